@@ -1,0 +1,156 @@
+-- rowcron: insert a row, get a job.
+--
+-- This folder is a short book. Each chapter is plain SQL, rests on the chapters before it, and can be
+-- applied again. Together they are the scheduler: a worker is only a pair of hands that calls four
+-- functions (claim, heartbeat, execute, finish); a person in psql can do the same without any worker.
+--
+--   010 schema     roles, schemas, settings             060 claim      the one SKIP LOCKED query, limits
+--   020 parse      schedule text to bit masks           065 worker     heartbeat: registration and sleep
+--   021 next       the calendar                         070 finish     outcome, retry, backoff
+--   022 explain    a schedule in English                075 execute    a SQL job under its owner
+--   030 tables     job, agenda, run, ledger, ...        080 recovery   lost claims
+--   040 jobs       what authors do                      085 retention  partitions ahead and behind
+--   050 fire       time becomes runs                    090 wake       who is told, and when
+--                                                       100 views      110 access
+--
+-- How a run lives:
+--
+--               schedule falls due / enqueue / run_now
+--                     |                    |
+--      ledger <- skipped, missed           v
+--                     |                 waiting   (for its time, a limit, an earlier run, a resume)
+--                     |                    | promoted
+--                     +-----> ready <------+<---- failed attempt, attempts left
+--                               |          ^----- claim lost, losses left, on_lost = retry
+--                               | claim: FOR UPDATE SKIP LOCKED
+--                               v
+--                            running --> succeeded | failed | cancelled | lost --> ledger (final)
+--
+-- This chapter makes the roles (cluster-wide, none can log in), the two schemas and the settings. It is
+-- applied by any role that may create roles and schemas; it need not be a superuser. Roles made for
+-- another database of the cluster are taken as they are.
+
+do $$
+declare
+  wanted text;
+begin
+  if current_setting('server_version_num')::integer < 150000 then
+    raise exception using
+      errcode = 'RCVER',
+      message = format('PostgreSQL %s is too old for rowcron', current_setting('server_version')),
+      hint = 'Use PostgreSQL 15 or newer.';
+  end if;
+  foreach wanted in array array[
+    'rowcron_owner', 'rowcron_gate', 'rowcron_user', 'rowcron_operator', 'rowcron_viewer',
+    'rowcron_worker', 'rowcron_shell', 'rowcron_http', 'rowcron_python'
+  ] loop
+    begin
+      if not exists (select from pg_catalog.pg_roles as r where r.rolname = wanted) then
+        execute format('create role %I nologin', wanted);
+      end if;
+    exception
+      when duplicate_object or unique_violation then
+        null;  -- another database's installer was faster
+      when insufficient_privilege then
+        raise exception using
+          errcode = 'RCOWN',
+          message = format('role "%s" may not create role "%s"', current_user, wanted),
+          hint = format('As an administrator: create role %I nologin; (and the other rowcron_ roles), '
+            || 'grant rowcron_owner, rowcron_gate to %I;', wanted, current_user);
+    end;
+  end loop;
+  -- The installer acts as rowcron_owner and rowcron_gate below. Since version 16 being the creator of a
+  -- role is not enough for that; column set_option does not exist before.
+  foreach wanted in array array['rowcron_owner', 'rowcron_gate'] loop
+    if not (select r.rolsuper from pg_catalog.pg_roles as r where r.rolname = current_user)
+      and not exists (
+        select from pg_catalog.pg_auth_members as m
+        where m.roleid = wanted::regrole
+          and m.member = quote_ident(current_user)::regrole
+          and coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)
+      )
+    then
+      begin
+        execute format('grant %I to %I', wanted, current_user);
+      exception when insufficient_privilege then
+        raise exception using
+          errcode = 'RCOWN',
+          message = format('role "%s" may not act as "%s"', current_user, wanted),
+          hint = format('As an administrator or the first installer: grant rowcron_owner, rowcron_gate to %I;',
+            current_user);
+      end;
+    end if;
+  end loop;
+end
+$$;
+
+create schema if not exists rowcron authorization rowcron_owner;
+-- Owners' executors (chapter 075). Owners have neither USAGE nor CREATE here, but for the moment in which
+-- their executor is created.
+create schema if not exists rowcron_executor authorization rowcron_owner;
+
+-- Nothing is executable by strangers unless chapter 110 says so.
+alter default privileges for role rowcron_owner revoke execute on functions from public;
+alter default privileges for role rowcron_gate revoke execute on functions from public;
+
+set role rowcron_owner;
+
+comment on schema rowcron is
+  'rowcron: jobs, what is due, and what became of everything. Start with rowcron.job and rowcron.jobs.';
+comment on schema rowcron_executor is
+  'One function an owner of jobs: runs a claimed SQL job with the rights of its owner. Nobody''s to touch.';
+grant usage on schema rowcron_executor to rowcron_gate;
+
+create table if not exists rowcron.setting (
+  name text not null,
+  value jsonb not null,
+  description text not null,
+  constraint setting_pkey primary key (name)
+);
+comment on table rowcron.setting is
+  'What holds for the whole installation: versions, identity, hold, retention. Change with an update as rowcron_owner.';
+comment on column rowcron.setting.name is 'The setting''s name.';
+comment on column rowcron.setting.value is 'Its value as JSON; null where it is off.';
+comment on column rowcron.setting.description is 'What it decides.';
+
+insert into rowcron.setting (name, value, description) values
+  ('schema_version', '"0.1.0"', 'The release whose chapters were applied last.'),
+  ('oldest_worker', '"0.1.0"', 'The oldest release of a worker that this schema still serves.')
+on conflict (name) do update set value = excluded.value, description = excluded.description
+where setting.value is distinct from excluded.value;
+
+insert into rowcron.setting (name, value, description) values
+  ('installation', to_jsonb(gen_random_uuid()), 'Names this installation; part of every idempotency key.'),
+  ('hold', 'null', 'While not null nothing fires and nothing is claimed: {"reason", "by", "at"}.'),
+  ('retention', '"30 days"', 'How long the ledger and finished changes are kept; whole partitions go.'),
+  ('ledger_partition', '"1 day"', 'The time that one partition of the ledger spans (days).'),
+  ('notify', 'true', 'Whether sleeping workers are notified; false where PREPARE TRANSACTION is used.'),
+  ('output_bytes', '65536', 'The most that is kept of an output, an error and a result, in bytes.')
+on conflict (name) do nothing;
+
+create or replace function rowcron._setting(setting_name text) returns jsonb
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.value from rowcron.setting as s where s.name = setting_name
+$$;
+comment on function rowcron._setting(text) is 'A setting''s value, null when there is none.';
+
+create or replace function rowcron._me() returns regrole
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select quote_ident(current_user)::regrole
+$$;
+comment on function rowcron._me() is
+  'The role that asks, as job owners are written. Never session_user: inside a job that is the worker.';
+
+create or replace function rowcron.version() returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.value #>> '{}' from rowcron.setting as s where s.name = 'schema_version'
+$$;
+comment on function rowcron.version() is 'The release of the schema that is installed here.';
+
+reset role;
