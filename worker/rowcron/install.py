@@ -1,0 +1,162 @@
+"""Compare the schema that a database has with the package's, and bring it up to date.
+
+The chapters are plain SQL that can be applied again and again. They are applied in one transaction
+under an advisory lock, so that any number of installers end well, and a hash of them all is kept in
+``rowcron.setting`` so that applying the same chapters again costs two queries.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors as pg
+
+from rowcron import __version__
+from rowcron.chapters import (
+    LOCK_KEY,
+    InstallError,
+    chapters,
+    remember_hash,
+    schema_hash,
+    script,
+)
+
+__all__ = ["InstallError", "Installed", "chapters", "install", "schema_hash", "script"]
+
+OLDEST_SERVER = 150000
+LOCK_TIMEOUT = "30s"  # for the tables of a schema that is in use, not for the advisory lock
+DEADLOCK_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What an installation did: ``changed`` is false when the schema was already this one."""
+
+    changed: bool
+    version: str
+    previous: str | None
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """A version as numbers that compare: '1.10.0' is after '1.9.2'; a suffix is ignored."""
+    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
+
+
+def _stored(conn: psycopg.Connection) -> dict[str, str]:
+    """The version and hash that the database has; empty when the schema is not there."""
+    there = conn.execute(
+        "select 1 from pg_catalog.pg_class as c"
+        " join pg_catalog.pg_namespace as n on n.oid = c.relnamespace"
+        " where n.nspname = 'rowcron' and c.relname = 'setting'"
+    ).fetchone()
+    if there is None:
+        return {}
+    with conn.transaction():
+        conn.execute("set local role rowcron_owner")
+        rows = conn.execute(
+            "select name, value #>> '{}' from rowcron.setting"
+            " where name in ('schema_version', 'schema_hash')"
+        ).fetchall()
+        conn.execute("reset role")
+    return {str(name): str(value) for name, value in rows}
+
+
+def _refuse_newer(stored: dict[str, str]) -> None:
+    version = stored.get("schema_version")
+    if version is not None and version_key(version) > version_key(__version__):
+        raise InstallError(
+            f"the schema in the database is rowcron {version}, newer than this package,"
+            f" {__version__}",
+            f"pip install 'rowcron>={version}'",
+            "RCVER",
+        )
+
+
+def _explain(conn: psycopg.Connection, error: psycopg.Error, where: str) -> InstallError:
+    """Say what is missing when the server refused; `conn` is usable again (rolled back)."""
+    primary = error.diag.message_primary or str(error)
+    state = error.sqlstate or ""
+    if isinstance(error, pg.InsufficientPrivilege):
+        row = conn.execute(
+            "select quote_ident(current_user), quote_ident(current_database()),"
+            " has_database_privilege(current_database(), 'create'), rolcreaterole or rolsuper"
+            " from pg_catalog.pg_roles where rolname = current_user"
+        ).fetchone()
+        assert row is not None
+        role, database, may_create_schema, may_create_roles = row
+        if not may_create_roles:
+            hint = f"as a superuser: alter role {role} createrole;"
+            return InstallError(f"role {role} may not create roles", hint, state)
+        if not may_create_schema:
+            hint = f"as a superuser: grant create on database {database} to {role};"
+            return InstallError(f"role {role} may not create schemas here", hint, state)
+        hint = (
+            "another role has installed rowcron in this cluster; as that one or as a superuser:"
+            f" grant rowcron_owner to {role} with admin option;"
+        )
+        return InstallError(f"{where}: {primary}", hint, state)
+    if isinstance(error, pg.LockNotAvailable):
+        return InstallError(
+            f"{where}: other sessions use the schema for longer than {LOCK_TIMEOUT}",
+            "stop the workers, or wait for running jobs, then: rowcron install",
+            state,
+        )
+    hint = error.diag.message_hint or "nothing was changed; this is a defect of rowcron or of a"
+    if not error.diag.message_hint:
+        hint += " schema changed by hand: please report it with the message above"
+    return InstallError(f"{where}: {primary}", hint, state)
+
+
+def _apply(conn: psycopg.Connection, *, force: bool) -> Installed:
+    """One try, in one transaction. A chapter is one simple-query string: it has no parameters."""
+    where = "rowcron install"
+    try:
+        with conn.transaction():
+            conn.execute("select pg_catalog.pg_advisory_xact_lock(%s)", [LOCK_KEY])
+            stored = _stored(conn)
+            _refuse_newer(stored)
+            previous = stored.get("schema_version")
+            if stored.get("schema_hash") == schema_hash() and not force:
+                return Installed(False, __version__, previous)
+            conn.execute("set local client_min_messages = warning")
+            conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+            for chapter in chapters():
+                where = chapter.name
+                conn.execute(chapter.text.encode())
+            where = "rowcron install"
+            conn.execute(remember_hash().encode())
+    except pg.DeadlockDetected:
+        raise
+    except psycopg.Error as error:
+        if conn.closed:
+            raise
+        raise _explain(conn, error, where) from error
+    return Installed(True, __version__, previous)
+
+
+def install(database_url: str, *, force: bool = False) -> Installed:
+    """Install the schema or bring it up to date; a cheap no-op when it already is this one.
+
+    `force` applies the chapters even so. Raises `InstallError` when the server is older than 15,
+    the schema is newer than this package or the role lacks a right; psycopg's own errors when
+    there is no connection. Nothing is half-installed.
+    """
+    with psycopg.connect(
+        database_url, autocommit=True, prepare_threshold=None, application_name="rowcron"
+    ) as conn:
+        server = conn.info.server_version
+        if server < OLDEST_SERVER:
+            raise InstallError(
+                f"PostgreSQL {server // 10000}.{server % 10000} is too old",
+                "rowcron needs PostgreSQL 15 or newer",
+                "RCVER",
+            )
+        for tries_left in reversed(range(DEADLOCK_TRIES)):
+            try:
+                return _apply(conn, force=force)
+            except pg.DeadlockDetected as error:
+                if not tries_left:
+                    raise _explain(conn, error, "rowcron install") from error
+        raise AssertionError("unreachable")
