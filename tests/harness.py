@@ -1,0 +1,192 @@
+"""A throw-away PostgreSQL of any version, with a template database in which rowcron is installed.
+
+Used by conftest.py (pytest) and run.py (pg_prove). The server listens on a socket in a private
+directory alone; there it trusts, because the tests are every role in turn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from rowcron import embedded_os
+from rowcron.install import install
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = "rowcron_template"
+INSTALLER = "t_installer"
+WORKER = "w_worker"
+USERS = ("alice", "bob")
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "max_prepared_transactions": "10",
+    "listen_addresses": "",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+}
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+
+def wait_until(condition: Callable[[], T], limit: float = 20.0, what: str = "") -> T:
+    """The first true answer of `condition`, asked again and again; fails after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {limit} s in vain for {what or condition}")
+        time.sleep(0.02)
+    return answer
+
+
+def pgtap_script() -> Path | None:
+    """pgTAP's SQL file: plain SQL, so that any server can load it."""
+    found = Path("/usr/share/postgresql").glob("*/extension/pgtap--?.?.?.sql")
+    return next(iter(sorted(found)), None)
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database of the test server."""
+
+    name: str
+    server: TestServer
+
+    def url(self, role: str) -> str:
+        """Its address as `role`, through the socket."""
+        return self.server.url(role, self.name)
+
+
+class TestServer:
+    """A server in a temporary directory; `bin` holds its binaries (default: the embedded ones)."""
+
+    __test__ = False
+
+    def __init__(self, bin: Path | None = None) -> None:
+        self.base = Path(tempfile.mkdtemp(prefix="rowcron-test-", dir="/tmp"))
+        self.base.chmod(0o711 if embedded_os.is_root() else 0o700)
+        self.bin = bin or embedded_os.binaries(self.base)
+        self._user = embedded_os.server_user(self.base / "nothing-there-yet")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def admin_url(self) -> str:
+        """The superuser's address of the database `postgres`."""
+        return self.url("postgres", "postgres")
+
+    def url(self, role: str, database: str) -> str:
+        """The address of `database` as `role`."""
+        host = quote(str(self.base / "socket"), safe="")
+        return f"postgresql://{quote(role)}@/{quote(database)}?host={host}"
+
+    def psql(self, url: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the server's own psql, stopping at the first error; fails the test if psql fails."""
+        command = [str(self.bin / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", url, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def dump_schema(self, database: str) -> str:
+        """`pg_dump --schema-only` of all but schema public (which has pgTAP), with owners and grants."""
+        command = [str(self.bin / "pg_dump"), "--schema-only", "--exclude-schema=public"]
+        command += ["-d", self.url("postgres", database)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()  # \restrict carries a random word a dump
+        return "\n".join(
+            line for line in lines if not line.startswith(("\\restrict", "\\unrestrict"))
+        )
+
+    def start(self) -> None:
+        """initdb and start; returns when the server accepts connections."""
+        data = self.base / "data"
+        for path in (data, self.base / "socket"):
+            embedded_os.private_dir(path, self._user)
+        command = ["initdb", "-D", str(data), "-U", "postgres", "-N", "--auth=trust"]
+        init = self._spawn(*command, "--encoding=UTF8", "--locale=C.UTF-8")
+        assert init.wait() == 0, (self.base / "log").read_text("utf-8")
+        settings = SETTINGS | {"unix_socket_directories": str(self.base / "socket")}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self._process = self._spawn("postgres", "-D", str(data), *options)
+        wait_until(self._ready, what="the test server")
+
+    def stop(self) -> None:
+        """Stop at once and remove everything."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(30)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def make_template(self) -> None:
+        """The roles of the tests and the template: installed by an ordinary role, with pgTAP."""
+        with psycopg.connect(self.admin_url, autocommit=True) as conn:
+            conn.execute(f"create role {INSTALLER} login createrole")
+            for role in (*USERS, WORKER):
+                conn.execute(f"create role {role} login")
+            conn.execute(f"create database {TEMPLATE} owner {INSTALLER}")
+        install(self.url(INSTALLER, TEMPLATE))
+        with psycopg.connect(self.url("postgres", TEMPLATE), autocommit=True) as conn:
+            for role in USERS:
+                conn.execute(f"grant rowcron_user to {role}")
+                conn.execute(f"grant create, usage on schema public to {role}")
+            conn.execute(f"grant rowcron_worker to {WORKER}")
+            if script := pgtap_script():
+                lines = script.read_text("utf-8").splitlines(keepends=True)
+                text = "".join(line for line in lines if not line.startswith("\\"))
+                conn.execute(text.encode())
+
+    def create_database(self, template: str = TEMPLATE, owner: str = INSTALLER) -> Database:
+        """A fresh database, by default with rowcron installed."""
+        name = f"t{os.getpid()}_{next(_numbers)}"
+        statement = sql.SQL("create database {} template {} owner {} strategy file_copy")
+        with psycopg.connect(self.admin_url, autocommit=True) as conn:
+            names = (sql.Identifier(part) for part in (name, template, owner))
+            conn.execute(statement.format(*names))
+        return Database(name, self)
+
+    def drop_database(self, database: Database) -> None:
+        """Drop it, whoever is still connected."""
+        with psycopg.connect(self.admin_url, autocommit=True) as conn:
+            name = sql.Identifier(database.name)
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.base / "log").read_text("utf-8")
+        try:
+            psycopg.connect(self.admin_url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        other: dict[str, Any] = {}
+        if embedded_os.is_root():
+            ids = {"user": self._user.pw_uid, "group": self._user.pw_gid}
+            other = {**ids, "extra_groups": []}
+        with (self.base / "log").open("ab") as log:
+            return subprocess.Popen(
+                [str(self.bin / program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=embedded_os.ENVIRONMENT,
+                start_new_session=True,
+                **other,
+            )

@@ -1,0 +1,176 @@
+"""Every way to install gives the same schema, any number of times, by any number at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness import INSTALLER, TEMPLATE, Database, TestServer
+from rowcron import __version__, chapters
+from rowcron.install import InstallError, install, script
+
+
+@pytest.fixture(scope="module")
+def installed(server: TestServer) -> str:
+    """The dump of what `rowcron install` makes."""
+    return server.dump_schema(TEMPLATE)
+
+
+def chapter_files() -> list[Path]:
+    return [chapters.chapter_dir() / chapter.name for chapter in chapters.chapters()]
+
+
+def test_the_installer_is_not_a_superuser(server: TestServer) -> None:
+    with psycopg.connect(server.url(INSTALLER, TEMPLATE)) as conn:
+        row = conn.execute(
+            "select rolsuper, rolcreaterole, rolcreatedb, rolbypassrls"
+            " from pg_roles where rolname = current_user"
+        ).fetchone()
+        assert row == (False, True, False, False)
+        owner = conn.execute(
+            "select r.rolname, r.rolsuper, r.rolcanlogin from pg_namespace as n"
+            " join pg_roles as r on r.oid = n.nspowner where n.nspname = 'rowcron'"
+        ).fetchone()
+        assert owner == ("rowcron_owner", False, False)
+
+
+def test_the_dump_is_of_something(installed: str) -> None:
+    for part in ("CREATE TABLE rowcron.setting", "CREATE TABLE rowcron.job", "COMMENT ON SCHEMA"):
+        assert part in installed
+
+
+def test_applying_again_changes_nothing(
+    server: TestServer, database: Database, installed: str
+) -> None:
+    url = database.url(INSTALLER)
+    again = install(url)
+    assert (again.changed, again.version, again.previous) == (False, __version__, __version__)
+    assert server.dump_schema(database.name) == installed
+    forced = install(url, force=True)
+    assert forced.changed
+    assert server.dump_schema(database.name) == installed
+
+
+def test_settings_and_jobs_survive_a_new_application(
+    database: Database, db: psycopg.Connection, alice: psycopg.Connection
+) -> None:
+    alice.execute("insert into rowcron.job (name, schedule, command) values ('a', '@daily', 'x')")
+    db.execute("update rowcron.setting set value = '\"7 days\"' where name = 'retention'")
+    settings = "select name, value from rowcron.setting order by name"
+    agenda = "select job_id, next_run_at from rowcron.agenda"
+    before = db.execute(settings).fetchall(), db.execute(agenda).fetchall()
+    install(database.url(INSTALLER), force=True)
+    assert (db.execute(settings).fetchall(), db.execute(agenda).fetchall()) == before
+
+
+def test_twenty_installers_at_once_end_well(
+    server: TestServer, empty_database: Database, installed: str
+) -> None:
+    url = empty_database.url(INSTALLER)
+    with ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda _: install(url), range(20)))
+    assert sum(one.changed for one in done) == 1
+    assert server.dump_schema(empty_database.name) == installed
+
+
+def test_psql_a_chapter_a_session_gives_the_same(
+    server: TestServer, empty_database: Database, installed: str
+) -> None:
+    for _ in range(2):
+        for path in chapter_files():
+            server.psql(empty_database.url(INSTALLER), "-f", str(path))
+        assert server.dump_schema(empty_database.name) == installed
+
+
+def test_docker_init_as_superuser_gives_the_same(
+    server: TestServer, empty_database: Database, installed: str
+) -> None:
+    for path in sorted(chapters.chapter_dir().glob("*.sql")):
+        server.psql(empty_database.url("postgres"), "--no-password", "-f", str(path))
+    assert server.dump_schema(empty_database.name) == installed
+
+
+def test_the_printed_script_gives_the_same_and_is_known_to_install(
+    server: TestServer, empty_database: Database, installed: str
+) -> None:
+    server.psql(empty_database.url(INSTALLER), "-f", "-", input=script())
+    assert server.dump_schema(empty_database.name) == installed
+    assert not install(empty_database.url(INSTALLER)).changed
+
+
+def test_the_version_in_the_schema_is_the_package_s(db: psycopg.Connection) -> None:
+    assert db.execute("select rowcron.version()").fetchone() == (__version__,)
+
+
+def test_a_schema_newer_than_the_package_is_refused(
+    database: Database, db: psycopg.Connection
+) -> None:
+    db.execute("update rowcron.setting set value = '\"99.1.0\"' where name = 'schema_version'")
+    for force in (False, True):
+        with pytest.raises(InstallError, match=r"99\.1\.0.*newer") as caught:
+            install(database.url(INSTALLER), force=force)
+        assert caught.value.code == "RCVER"
+        assert caught.value.hint == "pip install 'rowcron>=99.1.0'"
+
+
+def test_an_older_schema_is_brought_up_to_date(
+    server: TestServer, database: Database, db: psycopg.Connection, installed: str
+) -> None:
+    db.execute("update rowcron.setting set value = '\"0.0.9\"' where name = 'schema_version'")
+    db.execute("update rowcron.setting set value = '\"other\"' where name = 'schema_hash'")
+    done = install(database.url(INSTALLER))
+    assert (done.changed, done.previous) == (True, "0.0.9")
+    assert db.execute("select rowcron.version()").fetchone() == (__version__,)
+    assert server.dump_schema(database.name) == installed
+
+
+def test_a_server_older_than_15_is_refused(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rowcron.install.OLDEST_SERVER", 990000)
+    with pytest.raises(InstallError, match="is too old") as caught:
+        install(empty_database.url(INSTALLER))
+    assert "15 or newer" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("rights", "message", "hint"),
+    [
+        ("nocreaterole", "may not", "grant rowcron_owner, rowcron_gate to weak;"),
+        ("createrole", "may not create schemas here", "grant create on database"),
+    ],
+)
+def test_a_role_without_rights_is_told_what_is_missing(
+    server: TestServer, empty_database: Database, rights: str, message: str, hint: str
+) -> None:
+    with psycopg.connect(server.admin_url, autocommit=True) as conn:
+        conn.execute(f"create role weak login {rights}")
+        if rights == "createrole":
+            conn.execute("grant rowcron_owner, rowcron_gate to weak")
+    try:
+        with pytest.raises(InstallError, match=message) as caught:
+            install(empty_database.url("weak"))
+        assert hint in caught.value.hint
+    finally:
+        with psycopg.connect(server.admin_url, autocommit=True) as conn:
+            conn.execute("drop role weak")
+
+
+def test_nothing_is_half_installed(
+    server: TestServer, empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = (*chapters.chapters(), chapters.Chapter("999_broken.sql", "select 1/0;"))
+    monkeypatch.setattr("rowcron.install.chapters", lambda: broken)
+    with pytest.raises(InstallError, match=r"999_broken\.sql: division by zero"):
+        install(empty_database.url(INSTALLER))
+    assert "CREATE" not in server.dump_schema(empty_database.name)
+
+
+def test_the_chapters_are_plain_sql() -> None:
+    for path in chapter_files():
+        lines = path.read_text("utf-8").splitlines()
+        assert not [line for line in lines if line.startswith("\\")], path.name
+        assert not [line for line in lines if line.lower() in ("begin;", "commit;")], path.name
