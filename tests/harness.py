@@ -102,7 +102,7 @@ class TestServer:
         return done
 
     def dump_schema(self, database: str) -> str:
-        """`pg_dump --schema-only` of all but schema public (which has pgTAP), with owners and grants."""
+        """`pg_dump --schema-only` with owners and grants; not schema public, which has pgTAP."""
         command = [str(self.bin / "pg_dump"), "--schema-only", "--exclude-schema=public"]
         command += ["-d", self.url("postgres", database)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -88,19 +88,19 @@ class EmbeddedServer:
             finally:
                 os.close(use)
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the server still runs; `start()` brings a killed one back."""
-        return self._postmaster is not None and self._postmaster.alive
+        return self._postmaster is not None and self._postmaster.is_alive()
 
     def prepare(self) -> Installed:
         """Make the database, the logins and the schema, or bring them up to date."""
-        auth.create_logins(self.url(auth.ADMIN, "postgres"), self.login)
-        done = install(self.installer_url)
-        auth.grant_roles(self.admin_url, self.login)
-        if self._running.tcp:
-            with psycopg.connect(self.admin_url, autocommit=True) as conn:
-                auth.give_password(conn, self.login, self.pgpass)
+        with locked(self.data / "start.lock"):  # the second of two first starts waits
+            auth.create_logins(self.url(auth.ADMIN, "postgres"), self.login)
+            done = install(self.installer_url)
+            auth.grant_roles(self.admin_url, self.login)
+            if self._running.tcp:
+                with psycopg.connect(self.admin_url, autocommit=True) as conn:
+                    auth.give_password(conn, self.login, self.pgpass)
         return done
 
     def url(self, role: str, database: str = auth.DATABASE) -> str:
@@ -174,7 +174,7 @@ class EmbeddedServer:
     def _start_locked(self) -> Postmaster:
         pgdata = self.data / "pgdata"
         user = server_user(pgdata)
-        if is_root() and not passable(self.data):
+        if is_root() and not passable(self.data, user.pw_uid):
             raise EmbeddedError(
                 f"PostgreSQL runs as the user {user.pw_name}, who may not pass to {self.data}",
                 f"choose another: --data {SYSTEM_DATA}",

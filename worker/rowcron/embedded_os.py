@@ -42,11 +42,13 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def passable(path: Path) -> bool:
-    """Whether every user may pass through all the existing directories down to `path`."""
-    return all(
-        parent.stat().st_mode & stat.S_IXOTH for parent in (path, *path.parents) if parent.is_dir()
-    )
+def passable(path: Path, uid: int | None = None) -> bool:
+    """Whether every user, or the one with `uid`, may pass all directories down to `path`."""
+    for found in (parent.stat() for parent in (path, *path.parents) if parent.is_dir()):
+        bit = stat.S_IXUSR if found.st_uid == uid else stat.S_IXOTH
+        if not found.st_mode & bit:
+            return False
+    return True
 
 
 def default_data() -> Path:
@@ -106,12 +108,13 @@ def private_dir(path: Path, user: pwd.struct_passwd) -> Path:
 
 
 def socket_dir(data: Path, user: pwd.struct_passwd, port: int) -> Path:
-    """A private directory whose socket's path is short enough: below `data`, else in a tmp."""
+    """A private directory whose socket's path libpq can name: below `data`, else in a tmp."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     name = f"rowcron-{user.pw_uid}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:8]}"
     parents = [] if is_root() or not runtime.startswith("/") else [Path(runtime)]
     for path in (data / "socket", *(parent / name for parent in (*parents, Path("/tmp")))):
-        if len(os.fsencode(path / f".s.PGSQL.{port}.lock")) <= LONGEST_SOCKET:
+        fits = len(os.fsencode(path / f".s.PGSQL.{port}.lock")) <= LONGEST_SOCKET
+        if fits and "," not in str(path):  # libpq takes a comma for the end of a host
             return private_dir(path, user)
     raise EmbeddedError("no directory's path is short enough for a socket", "unset XDG_RUNTIME_DIR")
 

@@ -34,6 +34,14 @@ SETTINGS = {
 }
 
 
+class Detached(subprocess.Popen[bytes]):
+    """A child that may outlive us: it is no mistake to let go of one that still runs."""
+
+    def __del__(self) -> None:
+        """Reap it if it has ended; where it has not, whoever leaves last stops it."""
+        self.poll()
+
+
 class Postmaster:
     """A server process. `port` names the socket too; `tcp` tells whether it listens on loopback."""
 
@@ -45,7 +53,7 @@ class Postmaster:
         self.socket_dir = Path()
         self.port = 0
         self.tcp = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Detached | None = None
         self._pid = 0
 
     def init(self) -> None:
@@ -118,8 +126,7 @@ class Postmaster:
         hint = "choose another: --port NUMBER" if "TCP/IP" in words else f"see {self.log}"
         raise EmbeddedError("the embedded server does not start" + words, hint)
 
-    @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the process is there."""
         gone = self._process is not None and self._process.poll() is not None
         return not gone and runs_in(self._pid, self.pgdata)
@@ -131,20 +138,20 @@ class Postmaster:
                 os.kill(self._pid, how)
             deadline = time.monotonic() + STOP_LIMIT
             while time.monotonic() < deadline:
-                if not self.alive:
+                if not self.is_alive():
                     return
                 time.sleep(POLL)
 
     def _open_log(self) -> IO[bytes]:
         return os.fdopen(private_file(self.log, os.O_WRONLY | os.O_APPEND), "ab")
 
-    def _spawn(self, command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: list[str], log: IO[bytes]) -> Detached:
         other: dict[str, Any] = {}
         if is_root():
             gid = self.user.pw_gid
             other = {"user": self.user.pw_uid, "group": gid, "extra_groups": []}
         environment = ENVIRONMENT | {key: os.environ[key] for key in ("TZ",) if key in os.environ}
-        return subprocess.Popen(
+        return Detached(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,

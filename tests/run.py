@@ -1,0 +1,173 @@
+"""`make test`: pgTAP and pytest on every PostgreSQL that is found, and one closing line.
+
+The embedded server is always there; server binaries of other major versions, 15 and newer, are
+used where Debian puts them. The servers are tested at the same time. Exit code 0 only if something
+passed and nothing failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness import ROOT, TestServer, pgtap_script
+from rowcron.embedded_os import MAJOR, is_root
+
+OLDEST = 15
+PACKAGES = ("libtap-parser-sourcehandler-pgtap-perl", "postgresql-{}-pgtap")
+EXTRA = "postgresql-{}-plpgsql-check"
+
+
+@dataclass
+class Count:
+    """How many tests passed and failed, and what there is to read about it."""
+
+    what: str
+    passed: int
+    failed: int
+    output: str = ""
+    seconds: float = 0.0
+
+
+def debian_servers() -> dict[int, Path]:
+    """The server binaries of /usr/lib/postgresql, by major version."""
+    found = {}
+    for path in Path("/usr/lib/postgresql").glob("*/bin/postgres"):
+        name = path.parent.parent.name
+        if name.isdigit() and int(name) >= OLDEST and (path.parent / "initdb").exists():
+            found[int(name)] = path.parent
+    return found
+
+
+def install_pgtap() -> str | None:
+    """Install pg_prove and pgTAP if they are missing and this may; else say what to install."""
+    if shutil.which("pg_prove") and pgtap_script():
+        return None
+    wanted = " ".join(PACKAGES).format(15)
+    sentence = (
+        f"pgTAP and pg_prove are missing: install them, on Debian with: apt-get install {wanted}"
+    )
+    if not is_root() or not shutil.which("apt-get"):
+        return sentence
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    quiet = {"stdout": subprocess.DEVNULL, "env": environment, "check": False}
+    subprocess.run(["apt-get", "update", "-q"], **quiet)  # type: ignore[call-overload]
+    listed = subprocess.run(
+        ["apt-cache", "search", "--names-only", "^postgresql-[0-9]+-pgtap$"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    version = next(iter(re.findall(r"postgresql-(\d+)-pgtap", listed)), "15")
+    for names in ([package.format(version) for package in PACKAGES], [EXTRA.format(version)]):
+        command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *names]
+        subprocess.run(command, **quiet)  # type: ignore[call-overload]
+    return None if shutil.which("pg_prove") and pgtap_script() else sentence
+
+
+def run_pgtap(bin: Path | None) -> Count:
+    """pg_prove over sql_tests/ in a database where rowcron was installed by an ordinary role."""
+    files = sorted(str(path) for path in (ROOT / "sql_tests").glob("*.sql"))
+    server = TestServer(bin)
+    try:
+        server.start()
+        server.make_template()
+        url = server.create_database().url("postgres")
+        psql = str(server.bin / "psql")
+        command = ["pg_prove", "--verbose", "--psql-bin", psql, "-d", url, *files]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        server.stop()
+    output = done.stdout + done.stderr
+    passed = len(re.findall(r"^ok \d+", output, re.MULTILINE))
+    failed = len(re.findall(r"^not ok \d+", output, re.MULTILINE))
+    if done.returncode and not failed:
+        failed = 1  # a file that died, or whose plan does not hold
+    facts = [line for line in output.splitlines() if not re.match(r"ok \d+|1\.\.\d+", line)]
+    return Count("pgTAP", passed, failed, "\n".join(facts) if failed else "")
+
+
+def run_pytest(bin: Path | None, scratch: Path, arguments: list[str], *, first: bool) -> Count:
+    """pytest over tests/; what says nothing about the server's version only with the first one."""
+    report = scratch / f"{bin.parent.name if bin else MAJOR}.xml"
+    marks = "not soak" if first else "not soak and not once"
+    command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider"]
+    command += [f"--junitxml={report}", "--durations=10", *arguments]
+    environment = os.environ | {"ROWCRON_TEST_BIN": str(bin or "")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+    output = done.stdout + done.stderr
+    if not report.exists():
+        return Count("pytest", 0, 1, output)
+    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    counts = [
+        {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+        for suite in suites
+    ]
+    failed = sum(count["failures"] + count["errors"] for count in counts)
+    passed = sum(count["tests"] - count["skipped"] for count in counts) - failed
+    if done.returncode and not failed:
+        failed = 1
+    return Count("pytest", max(passed, 0), failed, output)
+
+
+def run_server(
+    bin: Path | None, scratch: Path, arguments: list[str], *, first: bool
+) -> list[Count]:
+    """Both kinds of tests on one server, told as they end."""
+    name = f"PostgreSQL {bin.parent.name if bin else f'{MAJOR} (embedded)'}"
+    counts = []
+    for step in ("pgTAP", "pytest"):
+        begin = time.monotonic()
+        try:
+            if step == "pgTAP":
+                count = run_pgtap(bin)
+            else:
+                count = run_pytest(bin, scratch, arguments, first=first)
+        except Exception as error:  # the schema does not install, the server does not start
+            count = Count(step, 0, 1, f"{type(error).__name__}: {error}")
+        count.seconds = time.monotonic() - begin
+        told = f"{name}, {count.what}: {count.passed} passed, {count.failed} failed"
+        print(f"--- {told} in {count.seconds:.0f} s\n{count.output}".rstrip(), flush=True)
+        count.what = f"{name:26} {count.what}"
+        counts.append(count)
+    return counts
+
+
+def main() -> int:
+    """Run everything; arguments go to pytest."""
+    if sentence := install_pgtap():
+        print(sentence)
+        print("0 passed, 1 failed")
+        return 1
+    servers: list[Path | None] = [None]
+    servers += [path for major, path in sorted(debian_servers().items()) if major != MAJOR]
+    with TemporaryDirectory() as scratch, ThreadPoolExecutor(len(servers)) as pool:
+        runs = [
+            pool.submit(run_server, bin, Path(scratch), sys.argv[1:], first=bin is None)
+            for bin in servers
+        ]
+        counts = [count for run in runs for count in run.result()]
+    print("\n" + "=" * 72)
+    for count in counts:
+        print(
+            f"{count.what:36} {count.passed:6} passed {count.failed:4} failed"
+            f" {count.seconds:5.0f} s"
+        )
+    passed, failed = (sum(getattr(c, key) for c in counts) for key in ("passed", "failed"))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
