@@ -1,0 +1,7 @@
+"""`python -m rowcron` is the command `rowcron`."""
+
+from __future__ import annotations
+
+from rowcron.cli import main
+
+main()

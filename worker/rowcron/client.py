@@ -1,0 +1,120 @@
+"""What a person at a terminal asks of the schema, with the rights of the role that is connected.
+
+The worker's own module is `database.py`; it lives for weeks on asyncio. A command lives for one
+question, so this one is a plain connection and loads nothing that it does not need. All rules are
+the database's: here are only the questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.string import TextLoader
+
+Record = dict[str, Any]
+Values = Sequence[Any] | Mapping[str, Any] | None
+
+
+class _Instant(TimestamptzLoader):
+    """`infinity` and years that Python has no datetime for stay as PostgreSQL writes them."""
+
+    def load(self, data: Any) -> Any:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return bytes(data).decode()
+
+
+def connect(conninfo: str, *, timeout: int = 10) -> psycopg.Connection[Record]:
+    """Connect; each statement commits by itself. Intervals come as text: a month is no timedelta.
+
+    `timeout` is in seconds. Raises `psycopg.OperationalError`.
+    """
+    conn = psycopg.Connection[Record].connect(
+        conninfo,
+        autocommit=True,
+        prepare_threshold=None,
+        row_factory=dict_row,
+        **_defaults(conninfo, timeout),
+    )
+    conn.adapters.register_loader("timestamptz", _Instant)
+    conn.adapters.register_loader("interval", TextLoader)
+    return conn
+
+
+def _defaults(conninfo: str, timeout: int) -> Mapping[str, Any]:
+    named = psycopg.conninfo.conninfo_to_dict(conninfo)
+    defaults = {"application_name": "rowcron", "connect_timeout": timeout}
+    return {key: value for key, value in defaults.items() if key not in named}
+
+
+class Client:
+    """One connection and the questions that the commands ask over it."""
+
+    def __init__(self, conn: psycopg.Connection[Record]) -> None:
+        self.conn = conn
+
+    def rows(self, query: LiteralString | sql.Composed, values: Values = None) -> list[Record]:
+        """Run one statement and return its rows."""
+        cursor = self.conn.execute(query, values)
+        return cursor.fetchall() if cursor.description else []
+
+    def one(self, query: LiteralString | sql.Composed, values: Values = None) -> Record | None:
+        """Run one statement and return its first row."""
+        found = self.rows(query, values)
+        return found[0] if found else None
+
+    def call(self, function: str, named: Mapping[str, object]) -> list[Record]:
+        """Call `rowcron.function(name => value, ...)` as a table."""
+        arguments = sql.SQL(", ").join(
+            sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name))
+            for name in named
+        )
+        name = sql.Identifier("rowcron", function)
+        return self.rows(
+            sql.SQL("select * from {}({}) as answer").format(name, arguments), dict(named)
+        )
+
+    def value(self, function: str, named: Mapping[str, object]) -> Any:
+        """Call a function that returns one value."""
+        found = self.call(function, named)
+        return next(iter(found[0].values())) if found else None
+
+    def select(
+        self,
+        view: str,
+        where: Sequence[tuple[LiteralString, object]],
+        order: LiteralString,
+        limit: int | None = None,
+    ) -> list[Record]:
+        """Read a view. `where` pairs a condition that holds one `%s` with its value."""
+        query: sql.Composed = sql.SQL("select * from {} as v").format(
+            sql.Identifier("rowcron", view)
+        )
+        values: list[object] = [value for _, value in where]
+        if where:
+            conditions = [sql.SQL(condition) for condition, _ in where]
+            query += sql.SQL(" where ") + sql.SQL(" and ").join(conditions)
+        query += sql.SQL(" order by ") + sql.SQL(order)
+        if limit is not None:
+            query += sql.SQL(" limit %s")
+            values.append(limit)
+        return self.rows(query, values)
+
+    def change_job(self, owner: str | None, name: str, columns: Mapping[str, object]) -> int | None:
+        """Change columns of a job (of one's own when `owner` is None); None if there is no such."""
+        changes = sql.SQL(", ").join(
+            sql.SQL("{} = %s").format(sql.Identifier(column)) for column in columns
+        )
+        query = sql.SQL(
+            "update rowcron.job as j set {} where j.name = %s"
+            " and j.owner = to_regrole(quote_ident(coalesce(%s, current_user)))"
+            " returning j.id"
+        ).format(changes)
+        found = self.one(query, [*columns.values(), name, owner])
+        return found["id"] if found else None

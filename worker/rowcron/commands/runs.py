@@ -1,0 +1,173 @@
+"""`rowcron runs`: list, cancel, retry runs and print what they wrote."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from rowcron.client import Client, Record
+from rowcron.commands._base import Failure, command, json_option, session, with_database
+from rowcron.commands._filter import job_filter, since_filter
+from rowcron.commands._group import Group
+from rowcron.commands._names import complete_jobs
+from rowcron.output import Column, print_json, table
+from rowcron.target import Named
+from rowcron.text import safe
+
+OUTCOMES = ("succeeded", "failed", "cancelled", "lost")
+STATES = ("running", "ready", "waiting")
+
+
+@click.group("runs", cls=Group, example="rowcron runs list --job nightly --outcome failed")
+def runs() -> None:
+    """Show, cancel and retry runs."""
+
+
+@command("list", "rowcron runs list --job nightly --outcome failed --since '2 days'")
+@click.option("--job", metavar="NAME", shell_complete=complete_jobs, help="Only runs of this job.")
+@click.option("--state", type=click.Choice(STATES), help="Only live runs in this state.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only runs that ended so.")
+@click.option("--since", metavar="TIME", help="Ended since: an instant, or `2 hours`.")
+@click.option("--limit", type=click.IntRange(1, 10000), default=20, show_default=True)
+@json_option
+@with_database
+def list_(
+    named: Named,
+    job: str | None,
+    state: str | None,
+    outcome: str | None,
+    since: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List live runs, then the latest that have ended."""
+    if state and (outcome or since):
+        raise click.UsageError("--state is about live runs, --outcome and --since about ended ones")
+    rows: list[Record] = []
+    with session(named) as client:
+        if not outcome and not since:
+            rows += _live(client, job, state, limit)
+        if not state and len(rows) < limit:
+            rows += _ended(client, job, outcome, since, limit - len(rows))
+    if as_json:
+        print_json(rows)
+        return
+    table(
+        (
+            Column("run_id", "RUN", right=True),
+            Column("job", "JOB", least=10),
+            Column("owner", "OWNER", least=6, drop=4),
+            Column("state", "STATE"),
+            Column("due_at", "DUE", drop=2),
+            Column("started_at", "STARTED"),
+            Column("duration", "TOOK", right=True, drop=1),
+            Column("attempt", "ATTEMPT", right=True, drop=5),
+            Column("why", "WHY", least=12, drop=3),
+        ),
+        rows,
+        empty="no runs" + (" match" if job or state or outcome or since else " yet"),
+    )
+
+
+KEYS = (
+    "run_id job owner queue kind state attempt scheduled_for due_at started_at finished_at duration"
+    " why worker_id"
+).split()
+
+
+def _live(client: Client, job: str | None, state: str | None, limit: int) -> list[Record]:
+    where: list[Any] = job_filter(job)
+    if state:
+        where.append(("v.state = %s", state))
+    order = "v.started_at desc nulls last, v.due_at, v.run_id"
+    rows = client.select("active", where, order, limit)
+    for row in rows:
+        row["why"] = row.get("waits_for")
+    return [{key: row.get(key) for key in KEYS} for row in rows]
+
+
+def _ended(
+    client: Client, job: str | None, outcome: str | None, since: str | None, limit: int
+) -> list[Record]:
+    where: list[Any] = [*job_filter(job), *since_filter(since)]
+    where.append(("(v.run_id is not null) = %s", True))
+    if outcome:
+        where.append(("v.outcome = %s", outcome))
+    rows = client.select("history", where, "v.finished_at desc, v.run_id desc", limit)
+    for row in rows:
+        row["state"] = row["outcome"]
+        row["why"] = row.get("error") or row.get("reason")
+    return [{key: row.get(key) for key in KEYS} for row in rows]
+
+
+@command("cancel", "rowcron runs cancel 4711")
+@click.argument("runs", metavar="RUN", nargs=-1, required=True, type=int)
+@with_database
+def cancel(named: Named, runs: tuple[int, ...]) -> None:
+    """Cancel runs: at once when waiting, by asking the worker when running."""
+    words = {"cancelled": "cancelled", "asked": "its worker was asked to stop it"}
+    with session(named) as client:
+        for run in runs:
+            answer = client.value("cancel", {"run": run})
+            click.echo(f"run {run}: {words.get(answer, answer)}")
+
+
+@command("retry", "rowcron runs retry 4711")
+@click.argument("runs", metavar="RUN", nargs=-1, required=True, type=int)
+@json_option
+@with_database
+def retry(named: Named, runs: tuple[int, ...], as_json: bool) -> None:
+    """Run again what has ended, as new runs with the same args."""
+    with session(named) as client:
+        for run in runs:
+            new = client.value("retry", {"run": run})
+            if as_json:
+                print_json({"run_id": new, "retry_of": run})
+            else:
+                click.echo(f"run {new} retries run {run}")
+
+
+@command("output", "rowcron runs output 4711")
+@click.argument("run", metavar="RUN", type=int)
+@click.option("--attempt", type=click.IntRange(1), help="Of this attempt (default: the last).")
+@json_option
+@with_database
+def output(named: Named, run: int, attempt: int | None, as_json: bool) -> None:
+    """Print what a run wrote; into a pipe or a file exactly as it was.
+
+    On a terminal control characters are made visible. An error goes to stderr.
+    """
+    with session(named) as client:
+        row = client.one(
+            "select l.run_id, l.job, l.attempt, l.outcome, l.reason, l.error, l.output, l.result"
+            " from rowcron.ledger as l where l.run_id = %s and l.attempt = coalesce(%s, l.attempt)"
+            " order by l.final desc, l.attempt desc, l.finished_at desc limit 1",
+            [run, attempt],
+        )
+    if row is None:
+        raise Failure(
+            f"run {run} has no entry in the ledger",
+            hint=f"it may be live or long gone: rowcron runs list; rowcron history --run {run}",
+        )
+    if as_json:
+        print_json(row)
+        return
+    text = row["output"] or ""
+    if sys.stdout.isatty():
+        shown = safe(text, keep="\n\t").rstrip("\n")
+        if shown:
+            click.echo(shown)
+        elif not row["error"]:
+            click.echo("(it wrote nothing)", err=True)
+    else:
+        sys.stdout.buffer.write(text.encode())
+    if row["error"]:
+        click.echo(f"{row['outcome']}: {safe(row['error'], keep=chr(10))}", err=True)
+
+
+for each in (list_, cancel, retry, output):
+    runs.add_command(each)
+
+COMMANDS = {"runs": runs}

@@ -1,0 +1,113 @@
+"""`rowcron job show`: everything about one job on one screen."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import click
+
+from rowcron.client import Client, Record
+from rowcron.commands._base import Failure, command, json_option, session, with_database
+from rowcron.commands._names import job_argument, split_name
+from rowcron.output import Column, print_json, table
+from rowcron.target import Named
+from rowcron.text import plain, relative, safe
+
+# What is shown in its own line above, or never.
+APART = ("id", "name", "owner", "command", "description", "schedule", "timezone", "enabled")
+
+
+@command("show", "rowcron job show nightly")
+@job_argument()
+@json_option
+@with_database
+def show(named: Named, name: str, as_json: bool) -> None:
+    """Show a job: all its columns, its next five runs and its last ones."""
+    with session(named) as client:
+        job = find_job(client, name)
+        columns = client.one("select * from rowcron.job as j where j.id = %s", [job["id"]]) or {}
+        upcoming = _next_five(client, columns, job) if columns else []
+        last = client.rows(
+            "select h.run_id, h.outcome, h.reason, h.attempt, h.finished_at, h.duration, h.error"
+            " from rowcron.history as h where h.job_id = %s order by h.finished_at desc limit 5",
+            [job["id"]],
+        )
+        now = client.one("select clock_timestamp() as now")
+    if as_json:
+        print_json({**columns, **job, "next_runs": upcoming, "last_runs": last})
+        return
+    assert now is not None
+    _print(columns or job, job, upcoming, last, now["now"])
+
+
+def find_job(client: Client, name: str) -> Record:
+    """Return a job's row of the view: one's own of that name, or the only one that one may see."""
+    owner, bare = split_name(name)
+    where: list[Any] = [("v.name = %s", bare)]
+    if owner:
+        where.append(("v.owner::text in (%s, quote_ident(%s))".replace("%s, ", "", 1), owner))
+    found = client.select(
+        "jobs", where, "(v.owner::text = quote_ident(current_user)) desc, v.owner::text", 2
+    )
+    if not found:
+        raise Failure(f"there is no job {name!r}", hint="rowcron job list")
+    me = client.one("select quote_ident(current_user) as me")
+    if len(found) > 1 and me and found[0]["owner"] != me["me"]:
+        owners = ", ".join(f"{row['owner']}.{bare}" for row in found)
+        raise Failure(f"several owners have a job {bare!r}", hint=f"say which: {owners}, ...")
+    return found[0]
+
+
+def _next_five(client: Client, columns: Record, job: Record) -> list[datetime]:
+    if not columns.get("schedule") or not columns.get("enabled"):
+        return []
+    found = client.rows(
+        "select o.due_at from rowcron.upcoming as o where o.job_id = %s order by o.due_at limit 5",
+        [job["id"]],
+    )
+    return [row["due_at"] for row in found]
+
+
+def _print(
+    columns: Record, job: Record, upcoming: list[datetime], last: list[Record], now: datetime
+) -> None:
+    head = click.style(safe(str(columns["name"])), bold=True)
+    state = "" if job.get("enabled", True) else click.style("  paused", fg="yellow")
+    click.echo(f"{head}  job {job['id']} of {safe(str(job['owner']))}{state}")
+    if columns.get("description"):
+        click.echo(safe(columns["description"], keep="\n"))
+    if columns.get("schedule"):
+        zone = "" if columns["timezone"] == "UTC" else f" ({safe(columns['timezone'])})"
+        click.echo(f"\n{safe(columns['schedule'])}{zone}: {safe(job.get('english') or '')}")
+    else:
+        click.echo("\nOnly on demand: rowcron job run " + safe(str(columns["name"])))
+    click.echo()
+    for line in str(columns["command"]).splitlines() or [""]:
+        click.echo("  " + safe(line, keep="\t"))
+    click.echo()
+    if upcoming:
+        for number, at in enumerate(upcoming):
+            title = "Next runs" if number == 0 else ""
+            click.echo(f"{title:<11}{plain(at)}  {relative(at, now)}")
+        click.echo()
+    click.echo("Last runs" if last else "It has not run yet.")
+    if last:
+        table(RUN_COLUMNS, last, empty="", indent=2)
+    click.echo("\nColumns")
+    shown = {key: value for key, value in columns.items() if key not in APART and value is not None}
+    for key, value in shown.items():
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else plain(value)
+        click.echo(f"  {key:<16}{safe(text)}")
+
+
+RUN_COLUMNS = (
+    Column("run_id", "RUN", right=True),
+    Column("outcome", "OUTCOME"),
+    Column("finished_at", "FINISHED"),
+    Column("duration", "TOOK", right=True),
+    Column("attempt", "ATTEMPT", right=True, drop=2),
+    Column("reason", "REASON", least=10, drop=1),
+    Column("error", "ERROR", least=10, drop=1),
+)

@@ -1,0 +1,30 @@
+"""`rowcron worker`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rowcron.commands._base import command, with_database
+from rowcron.commands._worker_options import worker_options, worker_settings
+from rowcron.target import Named, find
+
+
+@command("worker", "rowcron worker --queue mail --kind sql,http --concurrency 50")
+@worker_options
+@with_database
+def worker(named: Named, **options: Any) -> None:
+    """Execute jobs as they fall due.
+
+    Its login needs the role rowcron_worker and nothing else. SIGINT or SIGTERM once: it claims no
+    more and lets runs end, as long as --grace; twice: it stops at once. Start as many as you like.
+    """
+    target = find(named)
+    settings = worker_settings(options, target.conninfo)
+    from rowcron.loop import serve
+
+    raise click.exceptions.Exit(serve(settings))
+
+
+COMMANDS = {"worker": worker}

@@ -1,0 +1,203 @@
+"""The next instants of a schedule by croniter, for where no database is at hand."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "m": 60, "minute": 60, "h": 3600, "hr": 3600}
+UNITS |= {"hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800}
+PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+CLOCK = re.compile(r"\s*(\d+):(\d\d)(?::(\d\d))?\s*")
+# Day-of-month forms that croniter lacks.
+BEYOND = re.compile(r"(?i)L-([0-9]|[12]\d|30)|LW|([1-9]|[12]\d|3[01])W")
+FIELDS = (
+    ("second", "0-59"),
+    ("minute", "0-59"),
+    ("hour", "0-23"),
+    ("day of month", "1-31, L, L-3, LW, 15W"),
+    ("month", "1-12 or jan-dec"),
+    ("day of week", "0-7 or sun-sat, 5#3, 5L"),
+)
+FAR = timedelta(days=366 * 30)
+WIDEST = timedelta(hours=3)  # no clock change moves further, days that a zone left out aside
+LIMIT = 20_000
+
+
+class BadSchedule(ValueError):
+    """The schedule is not one, or its time zone is not."""
+
+
+def next_runs(
+    schedule: str, count: int, *, after: datetime, timezone: ZoneInfo, seed: str = ""
+) -> list[datetime]:
+    """Return the next `count` instants after `after`, or none where only the database can tell.
+
+    `after` has a time zone. `seed` spreads `H`, though not as the database would. Raises
+    `BadSchedule`.
+    """
+    text = " ".join(schedule.split())
+    word, _, rest = text.partition(" ")
+    match word.lower():
+        case "@reboot" if not rest:
+            return []
+        case "@every":
+            step = _interval(rest)
+            return [after + step * number for number in range(1, count + 1)]
+        case "@after":
+            _interval(rest)
+            return []
+        case "@at":
+            at = _instant(rest, timezone)
+            return [at] if at > after else []
+    text = NICKNAMES.get(text.lower(), text)
+    if text.startswith("@"):
+        raise BadSchedule(f'unknown schedule "{text}", for example @daily or @every 90 seconds')
+    return _cron(text.split(" "), count, after, timezone, seed)
+
+
+def describe(schedule: str) -> str | None:
+    """Say what the instants of a schedule leave out."""
+    text = schedule.strip().lower()
+    if text == "@reboot":
+        return "when PostgreSQL has started"
+    if text.startswith("@every"):
+        return "counted from now here, in the database from starts_at or the job's creation"
+    if text.startswith("@after"):
+        return "from the end of each run"
+    if text.startswith("@at"):
+        return "once"
+    if "h" in text.replace("thu", "") and not text.startswith("@"):
+        return "H: the database spreads it by owner and name, so its times differ"
+    fields = schedule.split()
+    if len(fields) in (5, 6) and BEYOND.fullmatch(fields[-3]):
+        return "well-formed; its times are known to the database only"
+    return None
+
+
+def _cron(
+    fields: list[str], count: int, after: datetime, timezone: ZoneInfo, seed: str
+) -> list[datetime]:
+    from croniter import croniter
+    from croniter.croniter import CroniterError
+
+    if len(fields) not in (5, 6):
+        raise BadSchedule(
+            f"{len(fields)} fields, a schedule has five (minute hour day month weekday)"
+            " or six (seconds first)"
+        )
+    day = len(fields) - 3
+    beyond = bool(BEYOND.fullmatch(fields[day]))
+    plain = [re.sub(r"(?i)^(\d)L$", r"L\1", part.replace("?", "*")) for part in fields]
+    if beyond:
+        plain[day] = "*"
+    for place, part in enumerate(plain):
+        _check_field(part, place, fields[place], len(fields), seed)
+    if beyond:
+        return []
+    fixed = len(fields) == 5 and not any(part[0] == "*" for part in plain[:2])
+    start = after.astimezone(timezone)
+    wall = start.replace(tzinfo=None)
+    times = croniter(
+        " ".join(plain),
+        wall - (WIDEST if _changes(wall - WIDEST, timezone) else timedelta()),
+        second_at_beginning=True,
+        implement_cron_bug=True,
+        hash_id=seed.encode() or None,
+    )
+    found: list[datetime] = []
+    try:
+        while len(found) < count or _changes(wall, timezone):
+            wall = times.get_next(datetime)
+            if wall > start.replace(tzinfo=None) + FAR:
+                break
+            instants = _instants(wall, timezone, fixed)
+            found += [at for at in instants if at > after and at not in found]
+            if len(found) > LIMIT:
+                break
+    except CroniterError as error:
+        if not found:
+            raise BadSchedule("it never occurs") from error
+    return sorted(found)[:count]
+
+
+def _check_field(part: str, place: int, given: str, fields: int, seed: str) -> None:
+    from croniter import croniter
+    from croniter.croniter import CroniterError
+
+    name, allowed = FIELDS[place + 6 - fields]
+    alone = ["*"] * fields
+    alone[place] = part
+    try:
+        croniter(" ".join(alone), second_at_beginning=True, hash_id=seed.encode() or None)
+    except (CroniterError, ValueError, KeyError, OverflowError) as error:
+        raise BadSchedule(f'{name} "{given}" is not valid, allowed {allowed}') from error
+
+
+def _changes(wall: datetime, timezone: ZoneInfo) -> bool:
+    """Whether clocks change within `WIDEST` after this wall-clock time."""
+    later = (wall + WIDEST).replace(tzinfo=timezone)
+    return wall.replace(tzinfo=timezone).utcoffset() != later.utcoffset()
+
+
+def _instants(wall: datetime, timezone: ZoneInfo, fixed: bool) -> list[datetime]:
+    """The instants of a wall-clock time: a fixed one has always one, others none in a gap."""
+    first = _first_instant(wall, timezone)
+    if fixed:
+        return [first]
+    both = [wall.replace(tzinfo=timezone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+    there = [at.astimezone(timezone) for at in dict.fromkeys(both)]
+    return [at for at in there if at.replace(tzinfo=None) == wall]
+
+
+def _first_instant(wall: datetime, timezone: ZoneInfo) -> datetime:
+    """A wall-clock time as an instant: the first of a doubled hour, the first after a gap."""
+    local = wall.replace(tzinfo=timezone, fold=0)
+    there = local.astimezone(UTC).astimezone(timezone)
+    if there.replace(tzinfo=None) == wall:
+        return local
+    before = local.replace(fold=0).utcoffset() or timedelta()
+    after = local.replace(fold=1).utcoffset() or timedelta()
+    width = abs(after - before)  # the gap: search its end to the minute
+    low = (wall - width).replace(tzinfo=UTC) - min(before, after)
+    for minute in range(int(2 * width.total_seconds() // 60) + 2):
+        here = (low + timedelta(minutes=minute)).astimezone(timezone)
+        if here.replace(tzinfo=None) > wall:
+            return here
+    return there
+
+
+def _interval(text: str) -> timedelta:
+    """Read `90 seconds`, `1 h 30 min`, `00:05:00`. Months have no fixed length: the database's."""
+    seconds, place = 0.0, 0
+    while part := PART.match(text, place):
+        unit = part[2].lower()
+        unit = unit if unit in UNITS else unit.removesuffix("s")
+        if unit not in UNITS:
+            raise BadSchedule(f'unknown unit "{part[2]}" in "{text}", for example 90 seconds')
+        seconds += float(part[1]) * UNITS[unit]
+        place = part.end()
+    if clock := CLOCK.match(text, place):
+        seconds += int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3] or 0)
+        place = clock.end()
+    if text[place:].strip() or seconds <= 0:
+        raise BadSchedule(f'"{text}" is not an interval, for example 90 seconds')
+    return timedelta(seconds=seconds)
+
+
+def _instant(text: str, timezone: ZoneInfo) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadSchedule(f'"{text}" is not an instant, for example 2026-12-24 18:00') from None
+    return at if at.tzinfo else at.replace(tzinfo=timezone)
