@@ -1,0 +1,262 @@
+-- 025: time zones, gaps and folds.
+--
+-- A job's time zone is the name of a file of the IANA database, spelt exactly. PostgreSQL takes more:
+-- POSIX specifications whose sign is reversed (`UTC+3` is west of Greenwich), abbreviations that
+-- hold one offset all year (`CEST`, and `CET` too, though a file has that name), other spellings.
+-- All of these are refused, with the name that was probably meant.
+--
+-- PostgreSQL shows no table of the instants at which a zone's offset changes, so _transitions finds
+-- them by comparing offsets, 6 days apart because no two changes are nearer, and halving the rest.
+-- _next_across uses that to walk from one change to the next; chapter 021 calls it only near a change.
+
+set role rowcron_owner;
+
+create or replace function rowcron._check_timezone(timezone text) returns void
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  likely text[];
+  city text;
+begin
+  if timezone in ('UTC', 'Etc/UTC', 'GMT') then
+    return;
+  end if;
+  -- Quick: letters only and Area/City, so neither abbreviation nor POSIX. Words that are not spelt
+  -- as initcap spells them go the slow way, through all files.
+  if timezone = initcap(timezone collate "C")
+    and timezone collate "C" ~ '^[A-Z][a-z]+(/[A-Z][A-Za-z]*([_-][A-Z][a-z]*)*)+$'
+    and timezone !~ '^(Posix|Right|Systemv)/'
+    and timezone !~ '[/_-](Es|Au|Of|Utc|Uct|Gmt|Act|Nsw|Lhi|In)([/_-]|$)'
+  then
+    begin
+      perform timestamptz 'epoch' at time zone timezone;
+      return;
+    exception
+      when invalid_parameter_value then
+        null;
+    end;
+  end if;
+  if timezone !~ '^(posix|right|SystemV)/|^(localtime|posixrules|Factory)$'
+    and exists (select from pg_timezone_names as z where z.name = timezone)
+    and (
+      not exists (select from pg_timezone_abbrevs as a where a.abbrev = upper(timezone))
+      or timezone in ('UCT', 'Zulu')
+    )
+  then
+    return;
+  end if;
+  city := lower(regexp_replace(timezone, '^.*/', ''));
+  select array_agg(near.name order by near.rank, near.name) into likely
+  from (
+    select
+      z.name,
+      case
+        when lower(z.name) = lower(timezone) then 1
+        when lower(regexp_replace(z.name, '^.*/', '')) = replace(city, ' ', '_') then 2
+        when left(lower(regexp_replace(z.name, '^.*/', '')), 4) = left(city, 4) then 3
+      end as rank
+    from pg_timezone_names as z
+    where z.name ~ '/' and z.name !~ '^(posix|right|Etc|SystemV)/'
+  ) as near
+  where near.rank is not null and length(city) > 2;
+  likely := coalesce(case upper(timezone)
+    when 'CET' then '{Europe/Brussels}'
+    when 'MET' then '{Europe/Brussels}'
+    when 'CEST' then '{Europe/Berlin,Europe/Paris}'
+    when 'EET' then '{Europe/Athens}'
+    when 'EEST' then '{Europe/Athens}'
+    when 'WET' then '{Europe/Lisbon}'
+    when 'WEST' then '{Europe/Lisbon}'
+    when 'BST' then '{Europe/London}'
+    when 'EST' then '{America/New_York,America/Panama}'
+    when 'EDT' then '{America/New_York}'
+    when 'CST' then '{America/Chicago}'
+    when 'CDT' then '{America/Chicago}'
+    when 'MST' then '{America/Denver,America/Phoenix}'
+    when 'MDT' then '{America/Denver}'
+    when 'PST' then '{America/Los_Angeles}'
+    when 'PDT' then '{America/Los_Angeles}'
+    when 'HST' then '{Pacific/Honolulu}'
+    when 'JST' then '{Asia/Tokyo}'
+    when 'IST' then '{Asia/Kolkata}'
+    when 'MSK' then '{Europe/Moscow}'
+  end::text[], case
+    when lower(timezone) in ('utc', 'z', 'etc/utc', 'utc+0', 'utc0') then '{UTC}'
+    when timezone ~* '^(utc|gmt)?[+-](0?\d|1[0-4])(:?00)?$' then array[
+      'Etc/GMT' || translate(substring(timezone from '[+-]'), '+-', '-+')
+      || substring(timezone from '[+-]0?(\d+)')::integer
+    ]
+  end::text[], likely[1:3], '{Europe/Berlin}');
+  raise exception using
+    errcode = 'RCTZN',
+    message = case
+      when timezone is null then 'time zone is null'
+      else format('time zone "%s" is not the name of a zone', timezone)
+    end,
+    detail = case
+      when timezone ~ '\d' then 'offsets are not zones: they know no daylight saving, and POSIX reverses their sign'
+      when timezone ~ '^[A-Z]{2,5}$' then 'abbreviations are not zones: they keep one offset all year'
+      else 'a zone is an IANA name, spelt exactly as in pg_timezone_names'
+    end,
+    hint = 'write: ' || (
+      select string_agg(quote_literal(name), ' or ') from unnest(likely) as name
+    );
+end;
+$$;
+
+comment on function rowcron._check_timezone(text) is
+  'Refuses what is not exactly the name of an IANA time zone that this server knows.
+Errors: RCTZN.';
+
+create or replace function rowcron._transitions(
+  timezone text, after timestamptz, upto timestamptz
+) returns timestamptz[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  found_at timestamptz[] := '{}';
+  low timestamptz := date_trunc('second', after, 'UTC');
+  high timestamptz;
+  middle timestamptz;
+  width interval;
+  low_offset interval := (low at time zone timezone) - (low at time zone 'UTC');
+  high_offset interval;
+begin
+  if timezone = 'UTC' then
+    return found_at;
+  end if;
+  while low < upto loop
+    high := least(low + interval '144:00:00', upto);
+    high_offset := (high at time zone timezone) - (high at time zone 'UTC');
+    if high_offset <> low_offset then
+      -- the offset has changed at the first whole second t with low < t <= high
+      width := interval '1 second' * ceil(date_part('epoch', high - low));
+      while width > interval '1 second' loop
+        middle := low + date_trunc('second', width / 2);
+        if (middle at time zone timezone) - (middle at time zone 'UTC') = low_offset then
+          width := width - (middle - low);
+          low := middle;
+        else
+          width := middle - low;
+        end if;
+      end loop;
+      low := low + interval '1 second';
+      low_offset := high_offset;
+      found_at := found_at || low;
+    else
+      low := high;
+    end if;
+  end loop;
+  return found_at;
+end;
+$$;
+
+comment on function rowcron._transitions(text, timestamptz, timestamptz) is
+  'Instants in (after, upto] at which the offset of a time zone changes, in order.';
+
+create or replace function rowcron._instants(
+  local timestamp, timezone text, skip_gap boolean, fold_twice boolean
+) returns timestamptz[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- of two instants PostgreSQL takes the later, in a gap one after it
+  late constant timestamptz := local at time zone timezone;
+  before constant timestamptz := late - interval '24:00:00';
+  early timestamptz;
+begin
+  if late at time zone timezone <> local then
+    return case when skip_gap then '{}'::timestamptz[] else (
+      select array[max(found_at)]
+      from unnest(rowcron._transitions(timezone, late - interval '25:00:00', late)) as found_at
+    ) end;
+  end if;
+  early := late - ((before at time zone timezone) - (before at time zone 'UTC')
+    - ((late at time zone timezone) - (late at time zone 'UTC')));
+  if early < late and early at time zone timezone = local then
+    return case when fold_twice then array[early, late] else array[early] end;
+  end if;
+  return array[late];
+end;
+$$;
+
+comment on function rowcron._instants(timestamp, text, boolean, boolean) is
+  'Instants at which something set for a local time happens: none, one or two, in order.';
+
+create or replace function rowcron._next_across(
+  parsed rowcron._parsed,
+  after timestamptz,
+  timezone text,
+  run_gap boolean,
+  once boolean
+) returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at timestamptz := after;
+  local timestamp := after at time zone timezone;
+  behind interval := local - (after at time zone 'UTC');
+  next_behind interval;
+  named timestamp;
+  result timestamptz;
+  change timestamptz;
+begin
+  if once then
+    -- in the second of a doubled hour everything up to its end has been
+    change := (rowcron._transitions(timezone, at - interval '24:00:00', at))[1];
+    next_behind := ((change - interval '1 second') at time zone timezone)
+      - ((change - interval '1 second') at time zone 'UTC');
+    local := greatest(
+      local, (change at time zone 'UTC') + next_behind - interval '1 second'
+    );
+  end if;
+  loop
+    named := rowcron._next(parsed, local at time zone 'UTC', 'UTC') at time zone 'UTC';
+    if named is null then
+      return null;
+    end if;
+    result := (named - behind) at time zone 'UTC';
+    change := (rowcron._transitions(
+      timezone, at, least(result, at + interval '48:00:00')))[1];
+    if change is null and result > at + interval '48:00:00' then
+      -- nothing is named up to there: look at the days before only
+      at := result - interval '48:00:00';
+      behind := (at at time zone timezone) - (at at time zone 'UTC');
+      local := named - interval '1 second';
+      result := (named - behind) at time zone 'UTC';
+      change := (rowcron._transitions(timezone, at, result))[1];
+    end if;
+    if change is null then
+      return result;
+    end if;
+    next_behind := (change at time zone timezone) - (change at time zone 'UTC');
+    if next_behind > behind and run_gap and named < (change at time zone 'UTC') + next_behind then
+      return change;
+    end if;
+    -- go on behind the gap, or behind the fold, or at its beginning once more
+    local := (change at time zone 'UTC') - interval '1 second'
+      + case when once then greatest(behind, next_behind) else next_behind end;
+    at := change;
+    behind := next_behind;
+  end loop;
+end;
+$$;
+
+comment on function rowcron._next_across(
+  rowcron._parsed, timestamptz, text, boolean, boolean
+) is
+  'The next instant of a cron schedule, walking over the changes of a time zone''s offset.';
+
+reset role;

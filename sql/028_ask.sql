@@ -1,0 +1,105 @@
+-- 028: asking the calendar.
+--
+-- next_run and next_runs answer for any text, whether or not a job has it: what a person tries out
+-- before inserting a job, and what `rowcron next` prints. They check as an insert does, so what they
+-- accept a job may have. They parse each time; a job's own next run comes from chapter 021 directly.
+
+set role rowcron_owner;
+
+create or replace function rowcron._check_policies(on_gap text, on_fold text) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if on_gap not in ('run', 'skip') then
+    raise exception using
+      errcode = 'RCSCH',
+      message = format('on_gap "%s" is not a policy', on_gap),
+      detail = 'on_gap is run or skip; null means by the form of the schedule',
+      hint = 'write: on_gap => ''run''';
+  elsif on_fold not in ('once', 'twice') then
+    raise exception using
+      errcode = 'RCSCH',
+      message = format('on_fold "%s" is not a policy', on_fold),
+      detail = 'on_fold is once or twice; null means by the form of the schedule',
+      hint = 'write: on_fold => ''once''';
+  end if;
+end;
+$$;
+
+comment on function rowcron._check_policies(text, text) is
+  'Refuses policies for changes of time that do not exist.
+Errors: RCSCH.';
+
+create or replace function rowcron.next_run(
+  schedule text,
+  after timestamptz default clock_timestamp(),
+  timezone text default 'UTC',
+  anchor timestamptz default null,
+  seed text default null,
+  on_gap text default null,
+  on_fold text default null
+) returns timestamptz
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform rowcron._check_timezone(timezone);
+  perform rowcron._check_policies(on_gap, on_fold);
+  return rowcron._next(
+    rowcron._parse(schedule, seed), after, timezone, anchor, on_gap, on_fold
+  );
+end;
+$$;
+
+comment on function rowcron.next_run(
+  text, timestamptz, text, timestamptz, text, text, text
+) is
+  'The next instant of a schedule strictly after an instant; null when there is none.
+anchor: where @every counts from, otherwise after itself. seed: what spreads H; a job has its owner and
+name, joined by a dot. on_gap (run, skip) and on_fold (once, twice): null means by the schedule''s form.
+Errors: RCSCH, RCTZN.';
+
+create or replace function rowcron.next_runs(
+  schedule text,
+  count integer default 10,
+  after timestamptz default clock_timestamp(),
+  timezone text default 'UTC',
+  anchor timestamptz default null,
+  seed text default null,
+  on_gap text default null,
+  on_fold text default null
+) returns setof timestamptz
+language plpgsql
+stable
+parallel safe
+rows 10
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  parsed constant rowcron._parsed := rowcron._parse(schedule, seed);
+  start constant timestamptz := coalesce(anchor, after);
+  at timestamptz := after;
+begin
+  perform rowcron._check_timezone(timezone);
+  perform rowcron._check_policies(on_gap, on_fold);
+  for n in 1 .. count loop
+    at := rowcron._next(parsed, at, timezone, start, on_gap, on_fold);
+    exit when at is null;
+    return next at;
+  end loop;
+end;
+$$;
+
+comment on function rowcron.next_runs(
+  text, integer, timestamptz, text, timestamptz, text, text, text
+) is
+  'The next instants of a schedule, at most count of them, in order. For @after each follows the one
+before as if runs took no time. Arguments and errors as of next_run.
+Errors: RCSCH, RCTZN.';
+
+reset role;
