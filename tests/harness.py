@@ -165,6 +165,12 @@ class TestServer:
             name = sql.Identifier(database.name)
             conn.execute(sql.SQL("drop database if exists {} with (force)").format(name))
 
+    def as_server_user(self) -> dict[str, Any]:
+        """Options of `subprocess` for a program that must not run as root."""
+        if not embedded_os.is_root():
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
     def _ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.base / "log").read_text("utf-8")
@@ -175,10 +181,6 @@ class TestServer:
         return True
 
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        other: dict[str, Any] = {}
-        if embedded_os.is_root():
-            ids = {"user": self._user.pw_uid, "group": self._user.pw_gid}
-            other = {**ids, "extra_groups": []}
         with (self.base / "log").open("ab") as log:
             return subprocess.Popen(
                 [str(self.bin / program), *arguments],
@@ -188,5 +190,5 @@ class TestServer:
                 cwd="/",
                 env=embedded_os.ENVIRONMENT,
                 start_new_session=True,
-                **other,
+                **self.as_server_user(),
             )
