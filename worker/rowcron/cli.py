@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -96,8 +97,11 @@ class Lazy(click.Group):
     },
 )
 @click.version_option(__version__, message="rowcron %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Insert a row, get a job: a scheduler whose rules live in PostgreSQL."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False
 
 
 def main() -> None:

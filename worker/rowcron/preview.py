@@ -53,13 +53,14 @@ def next_runs(
             return []
         case "@every":
             step = _interval(rest)
-            return [after + step * number for number in range(1, count + 1)]
+            start = after.astimezone(UTC)
+            return [(start + step * number).astimezone(timezone) for number in range(1, count + 1)]
         case "@after":
             _interval(rest)
             return []
         case "@at":
             at = _instant(rest, timezone)
-            return [at] if at > after else []
+            return [at] if at.astimezone(UTC) > after.astimezone(UTC) else []
     text = NICKNAMES.get(text.lower(), text)
     if text.startswith("@"):
         raise BadSchedule(f'unknown schedule "{text}", for example @daily or @every 90 seconds')
@@ -106,8 +107,10 @@ def _cron(
     if beyond:
         return []
     fixed = len(fields) == 5 and not any(part[0] == "*" for part in plain[:2])
-    start = after.astimezone(timezone)
-    wall = start.replace(tzinfo=None)
+    # Compared in UTC: Python compares two instants of one zone by their wall-clock time.
+    start = after.astimezone(UTC)
+    wall = start.astimezone(timezone).replace(tzinfo=None)
+    end = wall + FAR
     times = croniter(
         " ".join(plain),
         wall - (WIDEST if _changes(wall - WIDEST, timezone) else timedelta()),
@@ -119,16 +122,16 @@ def _cron(
     try:
         while len(found) < count or _changes(wall, timezone):
             wall = times.get_next(datetime)
-            if wall > start.replace(tzinfo=None) + FAR:
+            if wall > end:
                 break
-            instants = _instants(wall, timezone, fixed)
-            found += [at for at in instants if at > after and at not in found]
+            instants = [at.astimezone(UTC) for at in _instants(wall, timezone, fixed)]
+            found += [at for at in instants if at > start and at not in found]
             if len(found) > LIMIT:
                 break
     except CroniterError as error:
         if not found:
             raise BadSchedule("it never occurs") from error
-    return sorted(found)[:count]
+    return [at.astimezone(timezone) for at in sorted(found)[:count]]
 
 
 def _check_field(part: str, place: int, given: str, fields: int, seed: str) -> None:
@@ -152,12 +155,12 @@ def _changes(wall: datetime, timezone: ZoneInfo) -> bool:
 
 def _instants(wall: datetime, timezone: ZoneInfo, fixed: bool) -> list[datetime]:
     """The instants of a wall-clock time: a fixed one has always one, others none in a gap."""
-    first = _first_instant(wall, timezone)
     if fixed:
-        return [first]
+        return [_first_instant(wall, timezone)]
     both = [wall.replace(tzinfo=timezone, fold=fold).astimezone(UTC) for fold in (0, 1)]
-    there = [at.astimezone(timezone) for at in dict.fromkeys(both)]
-    return [at for at in there if at.replace(tzinfo=None) == wall]
+    return [
+        at for at in dict.fromkeys(both) if at.astimezone(timezone).replace(tzinfo=None) == wall
+    ]
 
 
 def _first_instant(wall: datetime, timezone: ZoneInfo) -> datetime:

@@ -55,8 +55,8 @@ database_url_option = click.option(
     envvar="ROWCRON_DATABASE_URL",
     show_envvar=True,
     metavar="URL",
-    help="The database: a URL or libpq's keywords. Else DATABASE_URL, PGHOST and its like, or "
-    "the embedded server that runs.",
+    help="The database, as a URL or libpq's keywords. Else DATABASE_URL, else PGHOST and its "
+    "like, else the server of rowcron up.",
 )
 data_option = click.option(
     "--data",
@@ -64,7 +64,7 @@ data_option = click.option(
     show_envvar=True,
     metavar="DIRECTORY",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The embedded server's data directory.  [default: rowcron in your data home]",
+    help="Where the server of rowcron up has its data. Default: rowcron in your data home.",
 )
 json_option = click.option(
     "--json",

@@ -54,7 +54,7 @@ def column_options(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar = None if isinstance(shape, tuple) else shape
         function = click.option(f"--{option}", type=kind, metavar=metavar, help=text)(function)
     return click.option(
-        "--enabled/--paused", default=None, help="Whether its schedule is followed."
+        "--enabled/--paused", default=None, help="Whether its schedule is followed (default yes)."
     )(function)
 
 

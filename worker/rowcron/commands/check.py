@@ -28,7 +28,13 @@ from rowcron.text import local_time, safe, shorten
 @click.option(
     "--timezone", metavar="ZONE", default="UTC", show_default=True, help="IANA time zone."
 )
-@click.option("--count", type=click.IntRange(0, 100), default=3, show_default=True)
+@click.option(
+    "--count",
+    type=click.IntRange(0, 100),
+    metavar="NUMBER",
+    default=3,
+    help="Runs to preview of each line.  [default: 3]",
+)
 @json_option
 def check(file: TextIO, form: str, timezone: str, count: int, as_json: bool) -> None:
     """Check the schedules in a file, without a database.

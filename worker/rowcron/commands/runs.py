@@ -30,7 +30,13 @@ def runs() -> None:
 @click.option("--state", type=click.Choice(STATES), help="Only live runs in this state.")
 @click.option("--outcome", type=click.Choice(OUTCOMES), help="Only runs that ended so.")
 @click.option("--since", metavar="TIME", help="Ended since: an instant, or `2 hours`.")
-@click.option("--limit", type=click.IntRange(1, 10000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10000),
+    metavar="NUMBER",
+    default=20,
+    help="At most so many.  [default: 20]",
+)
 @json_option
 @with_database
 def list_(
@@ -131,7 +137,12 @@ def retry(named: Named, runs: tuple[int, ...], as_json: bool) -> None:
 
 @command("output", "rowcron runs output 4711")
 @click.argument("run", metavar="RUN", type=int)
-@click.option("--attempt", type=click.IntRange(1), help="Of this attempt (default: the last).")
+@click.option(
+    "--attempt",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="Of this attempt (default: the last).",
+)
 @json_option
 @with_database
 def output(named: Named, run: int, attempt: int | None, as_json: bool) -> None:

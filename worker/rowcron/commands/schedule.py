@@ -29,7 +29,13 @@ def _there_is_one(named: Named) -> bool:
 @command("next", "rowcron next '0 3 * * mon-fri' --timezone Europe/Berlin --count 3")
 @click.argument("schedule", metavar="EXPR")
 @zone_option
-@click.option("--count", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option(
+    "--count",
+    type=click.IntRange(1, 1000),
+    metavar="NUMBER",
+    default=5,
+    help="So many.  [default: 5]",
+)
 @click.option("--after", metavar="TIME", help="Start from this instant instead of now.")
 @click.option("--seed", metavar="TEXT", help="What H spreads by, for example owner.name.")
 @json_option

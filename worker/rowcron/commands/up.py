@@ -17,7 +17,6 @@ from rowcron import __version__
 from rowcron.commands._base import (
     command,
     data_option,
-    database_url_option,
     named,
     session,
 )
@@ -32,18 +31,25 @@ from rowcron.text import safe
     default=None,
     envvar="ROWCRON_SAMPLES",
     show_envvar=True,
-    help="Add the sample jobs that are missing, or none.  [default: on the first start]",
+    help="Add the sample jobs that are missing, or none. Default: only on the first start.",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
+    metavar="NUMBER",
     envvar="ROWCRON_PORT",
     show_envvar=True,
     help="Let the embedded server listen on 127.0.0.1, too, with a password.",
 )
 @worker_options
 @data_option
-@database_url_option
+@click.option(
+    "--database-url",
+    envvar="ROWCRON_DATABASE_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="Install and work in this database instead of an embedded one.",
+)
 def up(
     database_url: str | None,
     data: Path | None,

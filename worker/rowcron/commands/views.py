@@ -19,7 +19,13 @@ ENDS = ("succeeded", "failed", "cancelled", "lost", "skipped", "missed")
 @command("upcoming", "rowcron upcoming --limit 5")
 @click.option("--job", metavar="NAME", shell_complete=complete_jobs, help="Only this job.")
 @click.option("--queue", metavar="QUEUE", help="Only this queue.")
-@click.option("--limit", type=click.IntRange(1, 10000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10000),
+    metavar="NUMBER",
+    default=20,
+    help="At most so many.  [default: 20]",
+)
 @json_option
 @with_database
 def upcoming(named: Named, job: str | None, queue: str | None, limit: int, as_json: bool) -> None:
@@ -63,7 +69,13 @@ def upcoming(named: Named, job: str | None, queue: str | None, limit: int, as_js
     "--outcome", type=click.Choice(ENDS), multiple=True, help="Only these ends (repeatable)."
 )
 @click.option("--since", metavar="TIME", help="Since an instant, or `2 hours`.")
-@click.option("--limit", type=click.IntRange(1, 10000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10000),
+    metavar="NUMBER",
+    default=20,
+    help="At most so many.  [default: 20]",
+)
 @json_option
 @with_database
 def history(
