@@ -122,19 +122,19 @@ where setting.value is distinct from excluded.value;
 insert into rowcron.setting (name, value, description) values
   ('installation', to_jsonb(gen_random_uuid()), 'Names this installation; part of every idempotency key.'),
   ('hold', 'null', 'While not null nothing fires and nothing is claimed: {"reason", "by", "at"}.'),
-  ('retention', '"30 days"', 'How long the ledger and finished changes are kept; whole partitions go.'),
-  ('ledger_partition', '"1 day"', 'The time that one partition of the ledger spans (days).'),
+  ('retention', '"30 days"', 'How long the ledger is kept; whole partitions go.'),
   ('notify', 'true', 'Whether sleeping workers are notified; false where PREPARE TRANSACTION is used.'),
+  ('kinds', '["sql", "shell", "http", "python"]', 'The kinds that a job may have; a role rowcron_KIND, where there is one, may own them.'),
   ('output_bytes', '65536', 'The most that is kept of an output, an error and a result, in bytes.')
 on conflict (name) do nothing;
 
-create or replace function rowcron._setting(setting_name text) returns jsonb
+create or replace function rowcron._read_setting(setting_name text) returns jsonb
 language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select s.value from rowcron.setting as s where s.name = setting_name
 $$;
-comment on function rowcron._setting(text) is 'A setting''s value, null when there is none.';
+comment on function rowcron._read_setting(text) is 'A setting''s value, null when there is none.';
 
 create or replace function rowcron._me() returns regrole
 language sql stable parallel safe

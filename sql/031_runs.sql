@@ -22,7 +22,7 @@ create table if not exists rowcron.run (
   failures integer not null default 0,
   losses integer not null default 0,
   worker_id uuid,
-  token uuid,
+  seal uuid,
   started_at timestamptz,
   cancel_asked_by text,
   through_pause boolean not null default false,
@@ -38,9 +38,9 @@ create table if not exists rowcron.run (
     and waits_for in ('time', 'limit', 'overlap', 'resume')
   ),
   constraint running_has_one_holder check (
-    (state = 'running') = (token is not null)
-    and (token is null) = (worker_id is null)
-    and (token is null) = (started_at is null)
+    (state = 'running') = (seal is not null)
+    and (seal is null) = (worker_id is null)
+    and (seal is null) = (started_at is null)
   ),
   constraint attempt_counts_from_one check (attempt >= 1 and failures >= 0 and losses >= 0),
   constraint run_key_is_short check (key <> '' and octet_length(key) <= 500)
@@ -48,7 +48,6 @@ create table if not exists rowcron.run (
   fillfactor = 85,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_threshold = 1000,
-  autovacuum_vacuum_insert_scale_factor = -1,
   autovacuum_vacuum_cost_delay = 0
 );
 create unique index if not exists run_occurrence_idx on rowcron.run (job_id, scheduled_for)
@@ -58,7 +57,7 @@ where state = 'ready';
 create index if not exists run_waiting_idx on rowcron.run (queue, kind, due_at)
 where state = 'waiting' and waits_for = 'time';
 create index if not exists run_parked_idx on rowcron.run (queue, kind, job_id, due_at)
-where state = 'waiting' and waits_for <> 'time';
+where state = 'waiting' and waits_for in ('limit', 'overlap');
 create index if not exists run_running_idx on rowcron.run (worker_id)
 where state = 'running';
 create index if not exists run_job_idx on rowcron.run (job_id, state);
@@ -81,7 +80,8 @@ comment on column rowcron.run.attempt is 'The try that is next or under way, fro
 comment on column rowcron.run.failures is 'So many attempts have failed; compared with max_attempts.';
 comment on column rowcron.run.losses is 'So many attempts were lost; compared with max_lost.';
 comment on column rowcron.run.worker_id is 'The worker that holds it.';
-comment on column rowcron.run.token is 'Random for each claim; every word about a running run must show it.';
+comment on column rowcron.run.seal is
+  'The claim''s token, hashed: the token is random for each claim, only its holder knows it, and every word about a running run must show it.';
 comment on column rowcron.run.started_at is 'When it was claimed.';
 comment on column rowcron.run.cancel_asked_by is 'Who asked to cancel a run that is running.';
 comment on column rowcron.run.through_pause is 'Asked for while the job was paused, so that the pause does not hold it.';

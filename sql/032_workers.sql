@@ -34,7 +34,6 @@ create table if not exists rowcron.worker (
   constraint poll_is_sensible check (poll between '10 milliseconds' and '1 hour'),
   constraint concurrency_is_not_negative check (concurrency >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
-create index if not exists worker_expiry_idx on rowcron.worker (expires_at);
 comment on table rowcron.worker is 'The processes that claim and execute; a row a worker, gone when it stops or is found dead and empty.';
 comment on column rowcron.worker.id is 'Random, chosen by the worker; never a host name or a pid.';
 comment on column rowcron.worker.login is 'The role that it logged in as.';

@@ -1,0 +1,206 @@
+-- A row of rowcron.job is judged here. Each insert and update passes _check_job, which knows every rule about
+-- a job and says what is wrong, what is allowed and what to write instead; the constraints of chapter 030 are
+-- the second line. Then _follow_job parses the schedule and keeps the agenda right. A statement that is
+-- refused leaves nothing.
+--
+-- An edit of when a job runs closes the books first: occurrences that were due under the old schedule and
+-- that no worker had fired become one missed entry, so that nothing vanishes and nothing runs that the
+-- new schedule does not name. Deleting does the same, and cancels what waits; a run that is running ends as
+-- it would, without further attempts.
+
+set role rowcron_owner;
+
+create or replace function rowcron._refuse(code text, message text, detail text, hint text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using
+    errcode = _refuse.code, message = coalesce(_refuse.message, ''), detail = coalesce(_refuse.detail, ''),
+    hint = coalesce(_refuse.hint, '');
+end
+$$;
+comment on function rowcron._refuse(text, text, text, text) is 'Raises an error; one line where it is needed.';
+
+create or replace function rowcron._check_job() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  kinds jsonb;
+  field text;
+  bad text;
+  allowed text;
+begin
+  if tg_op = 'INSERT' then
+    new.created_at := clock_timestamp();
+    if new.owner is distinct from rowcron._me() then
+      perform rowcron._refuse('RCOWN', format('job "%s" cannot be owned by "%s"', new.name, new.owner),
+        format('It is inserted by "%s", and a job belongs to the role that inserts it.', current_user),
+        format('Leave out the column owner, or first: set role %s;', new.owner));
+    end if;
+    if (select r.rolsuper from pg_roles as r where r.oid = new.owner)
+      and not (select r.rolsuper from pg_namespace as n join pg_roles as r on r.oid = n.nspowner
+               where n.nspname = 'rowcron')
+    then
+      perform rowcron._refuse('RCOWN', format('superuser "%s" cannot own jobs', current_user),
+        'Whoever may administer rowcron could then act as a superuser.',
+        'Insert as the role whose rights the job needs: set role app;');
+    end if;
+  else
+    if new.id <> old.id or new.owner <> old.owner then
+      perform rowcron._refuse('RCOWN', format('id and owner of job "%s" cannot be changed', old.name),
+        'A job belongs to the role that inserted it.', 'Delete it, and insert it as the other role.');
+    end if;
+    new.created_at := old.created_at;
+  end if;
+  new.updated_at := clock_timestamp();
+
+  if new.name is null or new.name = '' or octet_length(new.name) > 200 or strpos(new.name, '.') > 0
+    or new.name ~ '[\u0001-\u001f\u007f]' or new.name <> btrim(new.name)
+  then
+    perform rowcron._refuse('RCNAM', format('name %s is not valid', coalesce(quote_ident(left(new.name, 60)), 'null')),
+      'A name has 1 to 200 bytes, no dot, no control characters, no space at either end.',
+      'For example ''close-the-books''.');
+  end if;
+  if new.queue is null or new.queue = '' or octet_length(new.queue) > 200 or new.queue ~ '[\u0001-\u001f\u007f]' then
+    perform rowcron._refuse('RCNAM', format('queue %s is not valid', coalesce(quote_ident(left(new.queue, 60)), 'null')),
+      'A queue has 1 to 200 bytes and no control characters.', 'For example ''default'' or ''mail''.');
+  end if;
+
+  kinds := rowcron._read_setting('kinds');
+  if new.kind is null or not kinds ? new.kind then
+    perform rowcron._refuse('RCKND', format('kind "%s" is not known', new.kind),
+      format('Kinds are %s.', (select string_agg(k, ', ') from jsonb_array_elements_text(kinds) as k)),
+      'Leave it out for sql. A further kind is added to the setting "kinds".');
+  end if;
+  if new.kind <> 'sql' and to_regrole('rowcron_' || new.kind) is not null
+    and (tg_op = 'INSERT' or new.kind <> old.kind)
+    and not pg_has_role(new.owner, 'rowcron_' || new.kind, 'usage')
+  then
+    perform rowcron._refuse('RCOWN', format('"%s" may not own jobs of kind "%s"', new.owner, new.kind),
+      format('That takes membership of the role rowcron_%s.', new.kind),
+      format('As an administrator: grant rowcron_%s to %s;', new.kind, new.owner));
+  end if;
+
+  perform rowcron._check_timezone(new.timezone);
+
+  -- numbers and intervals: field, whether it is wrong, what is allowed
+  select c.field, c.given, c.allowed into field, bad, allowed
+  from (values
+    ('priority', new.priority::text, new.priority is null, 'a whole number, 0 unless named'),
+    ('max_runs', new.max_runs::text, new.max_runs <= 0, '1 or more, or null for no end'),
+    ('timeout', new.timeout::text, coalesce(new.timeout <= '0' or new.timeout > '30 days', true), 'more than 0, at most 30 days'),
+    ('max_attempts', new.max_attempts::text, coalesce(new.max_attempts not between 1 and 1000, true), '1 to 1000'),
+    ('retry_delay', new.retry_delay::text, coalesce(new.retry_delay < '0' or new.retry_delay > '30 days', true), '0 to 30 days'),
+    ('retry_backoff', new.retry_backoff::text, coalesce(new.retry_backoff not between 1 and 100, true), '1 to 100'),
+    ('max_retry_delay', new.max_retry_delay::text, coalesce(new.max_retry_delay < '0' or new.max_retry_delay > '30 days', true), '0 to 30 days'),
+    ('retry_jitter', new.retry_jitter::text, coalesce(new.retry_jitter not between 0 and 1, true), '0 to 1'),
+    ('missed_grace', new.missed_grace::text, coalesce(new.missed_grace < '0', true), '0 or more'),
+    ('max_missed', new.max_missed::text, coalesce(new.max_missed not between 1 and 10000, true), '1 to 10000'),
+    ('max_running', new.max_running::text, new.max_running <= 0, '1 or more, or null for no limit'),
+    ('max_lost', new.max_lost::text, coalesce(new.max_lost not between 1 and 1000, true), '1 to 1000'),
+    ('jitter', new.jitter::text, new.jitter < '0', '0 or more, or null for none'),
+    ('keep', new.keep::text, new.keep <= '0', 'more than 0, or null for as long as the ledger'),
+    ('ends_at', new.ends_at::text, new.ends_at <= new.starts_at, 'after starts_at, or null'),
+    ('on_missed', new.on_missed, coalesce(new.on_missed not in ('latest', 'skip', 'all'), true), 'latest, skip, all'),
+    ('on_overlap', new.on_overlap, coalesce(new.on_overlap not in ('skip', 'wait', 'allow'), true), 'skip, wait, allow'),
+    ('on_lost', new.on_lost, coalesce(new.on_lost not in ('retry', 'fail'), true), 'retry, fail'),
+    ('on_gap', new.on_gap, new.on_gap not in ('run', 'skip'), 'run, skip, or null: by the form of the schedule'),
+    ('on_fold', new.on_fold, new.on_fold not in ('once', 'twice'), 'once, twice, or null: by the form of the schedule'),
+    ('enabled', new.enabled::text, new.enabled is null, 'true or false')
+  ) as c (field, given, wrong, allowed)
+  where c.wrong
+  limit 1;
+  if field is not null then
+    perform rowcron._refuse('RCLIM', format('%s "%s" is out of range', field, bad),
+      format('Allowed: %s.', allowed), format('Leave out the column %s for its default.', field));
+  end if;
+
+  perform rowcron._check_command(new);
+  return new;
+end
+$$;
+comment on function rowcron._check_job() is
+  'Trigger: refuses a job that breaks a rule, naming the field, what is allowed and an example. Raises RCNAM, RCKND, RCTZN, RCLIM, RCCMD, RCCON, RCOWN.';
+
+create or replace function rowcron._check_command(job rowcron.job) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  bare text;
+begin
+  if job.command is null or btrim(job.command, E' \t\r\n') = '' or octet_length(job.command) > 1048576 then
+    perform rowcron._refuse('RCCMD', format('command of job "%s" is %s', job.name,
+        case when octet_length(job.command) > 1048576 then 'longer than 1 MiB' else 'empty' end),
+      'A command has 1 byte to 1 MiB.', 'For example ''select 1''; put long code into a function and call it.');
+  end if;
+  if octet_length(job.args::text) > 1048576 then
+    perform rowcron._refuse('RCCMD', format('args of job "%s" are longer than 1 MiB', job.name),
+      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+  end if;
+  if job.connection is not null and job.kind <> 'sql' then
+    perform rowcron._refuse('RCCON', format('job "%s" of kind "%s" names a connection', job.name, job.kind),
+      'Only SQL jobs run over a connection.', 'Leave out the column connection.');
+  end if;
+  if job.kind = 'sql' then
+    -- comments and white space ahead of the first word
+    bare := regexp_replace(job.command, '^(\s|--[^\n]*(\n|$)|/\*([^*]|\*+[^*/])*\*+/)+', '');
+    if job.connection is not null then
+      if not rowcron._may_use_connection(job.owner, job.connection) then
+        perform rowcron._refuse('RCCON', format('"%s" may not use the connection "%s"', job.owner, job.connection),
+          'A job with a connection runs as whoever that connection logs in as.',
+          format('As an administrator: select rowcron.grant_connection(%L, %L);', job.connection, job.owner));
+      end if;
+    elsif bare ~* ('^(vacuum|create\s+(unique\s+)?index\s+concurrently|drop\s+index\s+concurrently'
+      || '|reindex\s+(\([^)]*\)\s*)?(index|table|schema|database|system)\s+concurrently|alter\s+system'
+      || '|(create|drop)\s+(database|tablespace)|begin|commit|rollback|start\s+transaction|end)\M')
+    then
+      perform rowcron._refuse('RCCMD', format('"%s" cannot run inside a job''s transaction', left(split_part(bare, E'\n', 1), 60)),
+        'A SQL job is one transaction: its effect and its record commit together.',
+        'Name a connection of the worker''s configuration in the column connection to run it outside of one.');
+    end if;
+  elsif job.kind = 'http' then
+    if job.command !~* '^\s*([A-Z]+\s+)?https?://[^\s/?#]+\S*\s*(\r?\n|$)' then
+      perform rowcron._refuse('RCCMD', format('command "%s" is not an http request', left(split_part(job.command, E'\n', 1), 60)),
+        'Its first line is [METHOD] URL, the URL begins with http:// or https://.',
+        'For example ''POST https://example.org/hook''.');
+    end if;
+    if upper((regexp_match(job.command, '^\s*([A-Za-z]+)\s+http'))[1])
+      not in ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
+    then
+      perform rowcron._refuse('RCCMD', format('method "%s" is not known', (regexp_match(job.command, '^\s*([A-Za-z]+)'))[1]),
+        'Methods are GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.', 'For example ''POST https://example.org/hook''.');
+    end if;
+    bare := (
+      select l.line
+      from string_to_table(regexp_replace(job.command, E'\r', '', 'g'), E'\n') with ordinality as l (line, n)
+      where l.n > 1 and l.line <> ''
+        and (l.line !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+:[^\u0001-\u0008\u000a-\u001f]*$'
+          or (l.line ~* '^expect-status:'
+            and l.line !~ '^[^:]+:\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?(\s*,\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?)*\s*$'))
+      order by l.n
+      limit 1
+    );
+    if bare is not null then
+      perform rowcron._refuse('RCCMD', format('header line "%s" is not valid', left(bare, 60)),
+        'After the first line each line is Name: value; Expect-Status takes codes and ranges.',
+        'For example ''Expect-Status: 200-299, 404''.');
+    end if;
+  elsif job.kind = 'python' then
+    if job.command !~ '^[A-Za-z_][A-Za-z0-9_.:-]{0,199}$' then
+      perform rowcron._refuse('RCCMD', format('command "%s" is not a handler''s name', left(job.command, 60)),
+        'A python job names a registered handler: a letter, then letters, digits, _ . : -.', 'For example ''send_mail''.');
+    end if;
+  end if;
+end
+$$;
+comment on function rowcron._check_command(rowcron.job) is
+  'Refuses a command or args that its kind cannot run. Raises RCCMD, RCCON.';
+
+drop trigger if exists b10_check on rowcron.job;
+create trigger b10_check before insert or update on rowcron.job
+for each row execute function rowcron._check_job();
+
+reset role;

@@ -1,0 +1,228 @@
+-- The agenda follows the job. What a schedule means is parsed once, when the job is stored; moving on from an
+-- occurrence is then arithmetic on bit masks. Only a change of when a job runs locks its agenda row; the row is
+-- locked before anything is judged, so that a worker that fires at the same instant is either before the edit
+-- or after it.
+
+set role rowcron_owner;
+
+create or replace function rowcron._next_in_window(
+  job rowcron.job, parsed rowcron._parsed, after timestamptz, runs_fired bigint
+) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  following timestamptz;
+begin
+  if not job.enabled or parsed is null or runs_fired >= job.max_runs then
+    return null;
+  end if;
+  -- the window is closed on the left: an occurrence at starts_at itself counts
+  following := rowcron._next(
+    parsed, greatest(after, job.starts_at - interval '1 microsecond'), job.timezone,
+    coalesce(job.starts_at, job.created_at), job.on_gap, job.on_fold);
+  return case when following >= job.ends_at then null else following end;
+end
+$$;
+comment on function rowcron._next_in_window(rowcron.job, rowcron._parsed, timestamptz, bigint) is
+  'The job''s next occurrence after an instant within its window; null when paused, over or none.';
+
+-- Occurrences that are due by `at` under the agenda as it stands, and that nobody fired.
+create or replace function rowcron._close_books(job rowcron.job, at timestamptz, why text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  entry rowcron.agenda;
+  upto timestamptz := least(at, job.ends_at - interval '1 microsecond');
+  missed bigint;
+  anchor timestamptz := coalesce(job.starts_at, job.created_at);
+begin
+  select a.* into entry from rowcron.agenda as a where a.job_id = job.id for update;
+  if entry.next_run_at <= at then
+    missed := case when (entry.parsed).form in ('after', 'at') then 1 else rowcron._count(
+      entry.parsed, entry.next_run_at, upto, job.timezone, anchor, job.on_gap, job.on_fold) + 1 end;
+    insert into rowcron.ledger (
+      job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, occurrences,
+      due_at, finished_at, outcome, reason
+    )
+    select
+      job.id, job.name, job.owner, job.queue, job.kind, true,
+      case when missed = 1 then entry.next_run_at else rowcron._previous(
+        entry.parsed, upto, job.timezone, anchor, job.on_gap, job.on_fold) end,
+      entry.next_run_at, missed, entry.next_run_at, clock_timestamp(), 'missed', why;
+  end if;
+  update rowcron.agenda as a
+  set high_water = greatest(a.high_water, at), next_run_at = null
+  where a.job_id = job.id;
+end
+$$;
+comment on function rowcron._close_books(rowcron.job, timestamptz, text) is
+  'Before an edit or a deletion: occurrences due and not fired become one missed entry, and the high-water mark rises to now. Locks the agenda row.';
+
+create or replace function rowcron._follow_job() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at timestamptz := clock_timestamp();
+  parsed rowcron._parsed;
+  following timestamptz;
+begin
+  if tg_op = 'UPDATE'
+    and (new.schedule, new.timezone, new.starts_at, new.ends_at, new.max_runs, new.enabled, new.on_gap, new.on_fold)
+      is not distinct from
+      (old.schedule, old.timezone, old.starts_at, old.ends_at, old.max_runs, old.enabled, old.on_gap, old.on_fold)
+    and (new.name = old.name or new.schedule !~* '\mh\M')
+  then
+    if (new.queue, new.kind, new.max_running) is distinct from (old.queue, old.kind, old.max_running) then
+      insert into rowcron.lane (queue, kind) values (new.queue, new.kind) on conflict do nothing;
+      update rowcron.agenda as a
+      set queue = new.queue, kind = new.kind, max_running = new.max_running
+      where a.job_id = new.id;
+    end if;
+  else
+    if new.schedule is not null then
+      parsed := rowcron._parse(new.schedule, new.owner || '.' || new.name);
+    end if;
+    if tg_op = 'INSERT' then
+      insert into rowcron.lane (queue, kind) values (new.queue, new.kind) on conflict do nothing;
+      insert into rowcron.agenda (job_id, owner, queue, kind, enabled, max_running, parsed, high_water, booted_at)
+      values (
+        new.id, new.owner, new.queue, new.kind, new.enabled, new.max_running, parsed, at,
+        case when (parsed).form = 'reboot' then pg_postmaster_start_time() end);
+    else
+      perform rowcron._close_books(old, at,
+        case when old.enabled and not new.enabled then 'paused before a worker fired it'
+          else 'schedule changed before a worker fired it' end);
+    end if;
+    following := rowcron._next_in_window(
+      new, parsed, (select a.high_water from rowcron.agenda as a where a.job_id = new.id),
+      (select a.runs_fired from rowcron.agenda as a where a.job_id = new.id));
+    if following is null and (parsed).form = 'at' and new.enabled
+      and (tg_op = 'INSERT' or new.schedule is distinct from old.schedule)
+    then
+      perform rowcron._refuse('RCSCH', format('schedule "%s" lies in the past or outside of the window', new.schedule),
+        format('It is now %s.', rowcron._local_text(at, new.timezone)),
+        'Name a later instant, or leave out the schedule and call rowcron.run_now.');
+    end if;
+    update rowcron.agenda as a
+    set
+      queue = new.queue, kind = new.kind, enabled = new.enabled, max_running = new.max_running,
+      parsed = _follow_job.parsed, next_run_at = following,
+      booted_at = case when (_follow_job.parsed).form = 'reboot' and new.enabled
+        then coalesce(a.booted_at, pg_postmaster_start_time()) end
+    where a.job_id = new.id;
+    if new.enabled and tg_op = 'UPDATE' then
+      update rowcron.run as r set state = 'ready', waits_for = null
+      where r.job_id = new.id and r.state = 'waiting' and r.waits_for = 'resume';
+    end if;
+  end if;
+
+  if tg_op = 'UPDATE' and (new.queue, new.kind, new.name, new.command)
+    is distinct from (old.queue, old.kind, old.name, old.command)
+  then
+    update rowcron.run as r
+    set queue = new.queue, kind = new.kind, job = new.name,
+      handler = case when new.kind = 'python' then new.command end
+    where r.job_id = new.id and r.state <> 'running'
+      and (r.queue, r.kind, r.job, r.handler) is distinct from
+        (new.queue, new.kind, new.name, case when new.kind = 'python' then new.command end);
+  end if;
+  return null;
+end
+$$;
+comment on function rowcron._follow_job() is
+  'Trigger: keeps the agenda, and runs that wait, in step with the job. Raises RCSCH.';
+
+create or replace function rowcron._local_text(at timestamptz, timezone text) returns text
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_char(at at time zone timezone, 'YYYY-MM-DD HH24:MI:SS') || ' ' || timezone
+$$;
+comment on function rowcron._local_text(timestamptz, text) is 'An instant as a person in that zone writes it; the same under every session setting.';
+
+create or replace function rowcron._forget_job() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform rowcron._close_books(old, clock_timestamp(), 'deleted before a worker fired it');
+  with gone as (
+    delete from rowcron.run as r
+    where r.job_id = old.id and r.state <> 'running'
+    returning r.*
+  )
+  insert into rowcron.ledger (
+    job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, finished_at,
+    outcome, reason, retry_of, key, args
+  )
+  select
+    g.job_id, g.job, g.owner, g.queue, g.kind, g.id, g.attempt, true, g.scheduled_for, g.due_at,
+    clock_timestamp(), 'cancelled', 'job deleted', g.retry_of, g.key, g.args
+  from gone as g;
+  delete from rowcron.key as k where k.job_id = old.id;
+  return old;
+end
+$$;
+comment on function rowcron._forget_job() is
+  'Trigger: a deleted job''s unfired occurrences become missed, its waiting runs cancelled; a running one ends as it would.';
+
+drop trigger if exists c10_follow on rowcron.job;
+create trigger c10_follow after insert or update on rowcron.job
+for each row execute function rowcron._follow_job();
+drop trigger if exists b20_forget on rowcron.job;
+create trigger b20_forget before delete on rowcron.job
+for each row execute function rowcron._forget_job();
+
+-- Who changed which job: the first trigger runs with the caller's rights and says who that is; nothing of the
+-- caller's can run between it and the second (see chapter 032).
+create or replace function rowcron._name_actor() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('rowcron.actor', current_user, true);
+  return null;
+end
+$$;
+comment on function rowcron._name_actor() is 'Trigger: tells the next trigger who is changing the job.';
+
+create or replace function rowcron._record_change() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job rowcron.job := coalesce(new, old);
+  before jsonb;
+  after jsonb;
+begin
+  if tg_op = 'UPDATE' then
+    select jsonb_object_agg(o.key, o.value), jsonb_object_agg(o.key, n.value) into before, after
+    from jsonb_each(to_jsonb(old)) as o
+    join jsonb_each(to_jsonb(new)) as n on n.key = o.key
+    where n.value <> o.value and o.key <> 'updated_at';
+    if before is null then
+      return null;
+    end if;
+  elsif tg_op = 'INSERT' then
+    after := jsonb_strip_nulls(to_jsonb(new));
+  else
+    before := jsonb_strip_nulls(to_jsonb(old));
+  end if;
+  insert into rowcron.change (by, action, job_id, job, owner, old, new)
+  values (current_setting('rowcron.actor'), lower(tg_op), job.id, job.name, job.owner, before, after);
+  return null;
+end
+$$;
+comment on function rowcron._record_change() is 'Trigger: writes into rowcron.change who changed a job, and what.';
+
+drop trigger if exists d10_name_actor on rowcron.job;
+create trigger d10_name_actor after insert or update or delete on rowcron.job
+for each row execute function rowcron._name_actor();
+drop trigger if exists d20_record_change on rowcron.job;
+create trigger d20_record_change after insert or update or delete on rowcron.job
+for each row execute function rowcron._record_change();
+
+reset role;

@@ -1,0 +1,160 @@
+-- What authors call. All of it runs with the caller's own rights: schedule, pause, resume and unschedule
+-- are an insert, update or delete of rowcron.job that row security judges; enqueue is an insert into
+-- rowcron.run of the few columns that an author may fill. Somebody else's job is answered as if there were none.
+--
+-- A key: within key_ttl the same key of the same job returns the run that it named first, running or ended.
+-- Callers at once queue up behind the first, whose commit decides; in REPEATABLE READ a caller whose
+-- snapshot is older than that commit gets 40001 and tries again.
+
+set role rowcron_owner;
+
+create or replace function rowcron._job_named(name text, owner text) returns rowcron.job
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  found rowcron.job;
+begin
+  -- as a convenience 'owner.name'; names hold no dot
+  if strpos(name, '.') > 0 then
+    owner := left(name, length(name) - strpos(reverse(name), '.'));
+    name := right(name, strpos(reverse(name), '.') - 1);
+  end if;
+  select j.* into found
+  from rowcron.job as j
+  where j.name = _job_named.name
+    and j.owner = coalesce(to_regrole(quote_ident(_job_named.owner)), to_regrole(_job_named.owner));
+  if found.id is null then
+    perform rowcron._refuse('RCNOJ', format('there is no job "%s"', name),
+      format('"%s" sees no such job of "%s".', current_user, owner),
+      'select owner, name from rowcron.job; shows the jobs that you can see.');
+  end if;
+  return found;
+end
+$$;
+comment on function rowcron._job_named(text, text) is
+  'A job by name or owner.name, as far as the caller may see it. Raises RCNOJ.';
+
+create or replace function rowcron.schedule(
+  name text, schedule text default null, command text default null, kind text default null,
+  args jsonb default null, timezone text default null, starts_at timestamptz default null,
+  ends_at timestamptz default null, max_runs bigint default null, queue text default null,
+  priority integer default null, enabled boolean default null, timeout interval default null,
+  max_attempts integer default null, retry_delay interval default null,
+  retry_backoff double precision default null, max_retry_delay interval default null,
+  retry_jitter double precision default null, on_missed text default null,
+  missed_grace interval default null, max_missed integer default null, on_overlap text default null,
+  max_running integer default null, on_lost text default null, max_lost integer default null,
+  on_gap text default null, on_fold text default null, jitter interval default null,
+  connection text default null, keep interval default null, description text default null,
+  owner text default current_user
+) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  given jsonb;
+  columns text;
+  excluded text;
+  job_id bigint;
+begin
+  select jsonb_object_agg(g.key, g.value) into given
+  from jsonb_each(jsonb_build_object(
+    'name', schedule.name, 'schedule', schedule.schedule, 'command', schedule.command,
+    'kind', schedule.kind, 'args', schedule.args, 'timezone', schedule.timezone,
+    'starts_at', schedule.starts_at, 'ends_at', schedule.ends_at, 'max_runs', schedule.max_runs,
+    'queue', schedule.queue, 'priority', schedule.priority, 'enabled', schedule.enabled,
+    'timeout', schedule.timeout, 'max_attempts', schedule.max_attempts,
+    'retry_delay', schedule.retry_delay, 'retry_backoff', schedule.retry_backoff,
+    'max_retry_delay', schedule.max_retry_delay, 'retry_jitter', schedule.retry_jitter,
+    'on_missed', schedule.on_missed, 'missed_grace', schedule.missed_grace,
+    'max_missed', schedule.max_missed, 'on_overlap', schedule.on_overlap)
+    || jsonb_build_object(
+    'max_running', schedule.max_running, 'on_lost', schedule.on_lost, 'max_lost', schedule.max_lost,
+    'on_gap', schedule.on_gap, 'on_fold', schedule.on_fold, 'jitter', schedule.jitter,
+    'connection', schedule.connection, 'keep', schedule.keep, 'description', schedule.description,
+    'owner', coalesce(to_regrole(quote_ident(schedule.owner)), to_regrole(schedule.owner), rowcron._me())
+  )) as g
+  where g.value <> 'null';
+  select string_agg(quote_ident(k), ', '), string_agg('excluded.' || quote_ident(k), ', ')
+  into columns, excluded
+  from jsonb_object_keys(given) as k
+  where k not in ('name', 'owner');
+  columns := coalesce(columns, 'name');
+  excluded := coalesce(excluded, 'excluded.name');
+  -- An insert alone would do, but it would be judged as a whole job, and a change may name one column.
+  execute format(
+    'update rowcron.job as j set (%1$s) = row (%2$s) from jsonb_populate_record(null::rowcron.job, $1) as excluded '
+    'where j.name = excluded.name and j.owner = excluded.owner returning j.id', columns, excluded)
+  into job_id using given;
+  if job_id is null then
+    execute format(
+      'insert into rowcron.job (name, owner%1$s) select g.name, g.owner%2$s '
+      'from jsonb_populate_record(null::rowcron.job, $1) as g '
+      'on conflict (owner, name) do update set (%3$s) = row (%4$s) returning id',
+      case when columns = 'name' then '' else ', ' || columns end,
+      case when columns = 'name' then '' else ', ' || replace(excluded, 'excluded.', 'g.') end,
+      columns, excluded)
+    into job_id using given;
+  end if;
+  return job_id;
+end
+$$;
+comment on function rowcron.schedule is
+  'Creates a job, or changes only the columns named of the one that exists, and returns its id. To empty a column, update rowcron.job. Raises what an insert raises.';
+
+create or replace function rowcron.unschedule(name text, owner text default current_user) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job rowcron.job := rowcron._job_named(name, owner);
+begin
+  delete from rowcron.job as j where j.id = job.id;
+  if not found then
+    perform rowcron._refuse('RCOWN', format('"%s" may not remove job "%s"', current_user, job.name),
+      format('It belongs to "%s".', job.owner), format('set role %s;', job.owner));
+  end if;
+  return job.id;
+end
+$$;
+comment on function rowcron.unschedule(text, text) is
+  'Deletes a job; its history stays, what waits is cancelled, what runs ends. Returns the id. Raises RCNOJ, RCOWN.';
+
+create or replace function rowcron._set_enabled(name text, owner text, wanted boolean) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job rowcron.job := rowcron._job_named(name, owner);
+begin
+  update rowcron.job as j set enabled = wanted where j.id = job.id and j.enabled <> wanted;
+  if not found and job.enabled <> wanted then
+    perform rowcron._refuse('RCOWN', format('"%s" may not change job "%s"', current_user, job.name),
+      format('It belongs to "%s".', job.owner), format('set role %s;', job.owner));
+  end if;
+  return job.id;
+end
+$$;
+comment on function rowcron._set_enabled(text, text, boolean) is 'Pauses or resumes. Raises RCNOJ, RCOWN.';
+
+create or replace function rowcron.pause(name text, owner text default current_user) returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  select rowcron._set_enabled(name, owner, false)
+$$;
+comment on function rowcron.pause(text, text) is
+  'Pauses a job: it is never due, and its runs that are ready stand still. Returns the id. Raises RCNOJ, RCOWN.';
+
+create or replace function rowcron.resume(name text, owner text default current_user) returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  select rowcron._set_enabled(name, owner, true)
+$$;
+comment on function rowcron.resume(text, text) is
+  'Resumes a paused job: its next occurrence is the first after now. Returns the id. Raises RCNOJ, RCOWN.';
+
+reset role;

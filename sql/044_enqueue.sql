@@ -1,0 +1,126 @@
+-- Runs on demand. An author may insert into rowcron.run the columns that describe a run that nobody holds yet;
+-- row security allows this for its own jobs, and the claim compares the run with its job once more, so that a
+-- row inserted by hand gains nothing.
+
+set role rowcron_owner;
+
+create or replace function rowcron._enqueue(
+  job rowcron.job, args jsonb, due_at timestamptz, key text, key_ttl interval, priority integer
+) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at timestamptz := clock_timestamp();
+  run_id bigint;
+begin
+  if key is not null and (key = '' or octet_length(key) > 500 or key_ttl is null or key_ttl <= '0' or key_ttl > '366 days') then
+    perform rowcron._refuse('RCKEY', format('key "%s" or its time to live "%s" is not valid', left(key, 60), key_ttl),
+      'A key has 1 to 500 bytes and lives more than 0 and at most 366 days.', 'For example key => ''invoice-4711'', key_ttl => ''1 day''.');
+  end if;
+  if octet_length(args::text) > 1048576 then
+    perform rowcron._refuse('RCCMD', format('args of a run of job "%s" are longer than 1 MiB', job.name),
+      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+  end if;
+  if due_at is not null and not isfinite(due_at) then
+    perform rowcron._refuse('RCLIM', format('due_at "%s" is not an instant', due_at),
+      'A run is due at some time.', 'Leave it out for now.');
+  end if;
+  for attempt in 1..3 loop
+    insert into rowcron.run (
+      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause, key,
+      key_expires_at, args
+    )
+    values (
+      job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command end,
+      case when due_at > at then 'waiting' else 'ready' end, case when due_at > at then 'time' end,
+      coalesce(priority, job.priority), coalesce(due_at, at), not job.enabled, key, at + key_ttl, args
+    )
+    returning id into run_id;
+    -- no row: the key names a run (trigger _take_key)
+    if run_id is null then
+      select k.run_id into run_id
+      from rowcron.key as k
+      where k.job_id = job.id and k.key = _enqueue.key and k.expires_at > at;
+    end if;
+    exit when run_id is not null;  -- else the key expired between the two statements
+  end loop;
+  return run_id;
+end
+$$;
+comment on function rowcron._enqueue(rowcron.job, jsonb, timestamptz, text, interval, integer) is
+  'Inserts a run of a job that the caller may see, or returns the run that the key names. Raises RCKEY, RCCMD, RCLIM.';
+
+create or replace function rowcron._take_key() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into rowcron.key as k (job_id, key, run_id, expires_at)
+  values (new.job_id, new.key, new.id, new.key_expires_at)
+  on conflict (job_id, key) do update
+  set run_id = excluded.run_id, expires_at = excluded.expires_at
+  where k.expires_at <= clock_timestamp();
+  if found then
+    return new;
+  end if;
+  return null;
+end
+$$;
+comment on function rowcron._take_key() is
+  'Trigger: a run with a key is inserted only if the key is free or expired. Waits for whoever is taking the same key.';
+
+drop trigger if exists a10_take_key on rowcron.run;
+create trigger a10_take_key before insert on rowcron.run
+for each row when (new.key is not null) execute function rowcron._take_key();
+
+create or replace function rowcron.enqueue(
+  job text, args jsonb default null, due_at timestamptz default null, key text default null,
+  key_ttl interval default '1 day', priority integer default null, owner text default current_user
+) returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  select rowcron._enqueue(
+    rowcron._job_named(job, owner), args, due_at, key, case when key is not null then key_ttl end, priority)
+$$;
+comment on function rowcron.enqueue(text, jsonb, timestamptz, text, interval, integer, text) is
+  'A run on demand, due now or at due_at; returns its id. The same key of the same job within key_ttl returns the run that exists. Raises RCNOJ, RCKEY, RCCMD, RCLIM.';
+
+create or replace function rowcron.enqueue_many(
+  job text, args jsonb[], due_at timestamptz default null, priority integer default null,
+  owner text default current_user
+) returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at timestamptz := clock_timestamp();
+  wanted rowcron.job := rowcron._job_named(job, owner);
+begin
+  if exists (select from unnest(args) as a where octet_length(a::text) > 1048576) then
+    perform rowcron._refuse('RCCMD', format('args of a run of job "%s" are longer than 1 MiB', wanted.name),
+      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+  end if;
+  if due_at is not null and not isfinite(due_at) then
+    perform rowcron._refuse('RCLIM', format('due_at "%s" is not an instant', due_at),
+      'A run is due at some time.', 'Leave it out for now.');
+  end if;
+  return query
+  insert into rowcron.run (
+    job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause, args
+  )
+  select
+    wanted.id, wanted.name, wanted.owner, wanted.queue, wanted.kind,
+    case when wanted.kind = 'python' then wanted.command end,
+    case when enqueue_many.due_at > at then 'waiting' else 'ready' end,
+    case when enqueue_many.due_at > at then 'time' end,
+    coalesce(enqueue_many.priority, wanted.priority), coalesce(enqueue_many.due_at, at), not wanted.enabled, a.args
+  from unnest(enqueue_many.args) as a (args)
+  returning id;
+end
+$$;
+comment on function rowcron.enqueue_many(text, jsonb[], timestamptz, integer, text) is
+  'A run for each element of args, in one statement; returns their ids in order. Raises RCNOJ, RCCMD, RCLIM.';
+
+reset role;

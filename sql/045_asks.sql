@@ -1,0 +1,216 @@
+-- What is asked for by a row in rowcron.change (chapter 032): cancel, retry, run_now, hold, release, grants.
+-- The first trigger signs the row as whoever inserts it, the second carries out what the signer may ask for
+-- and fills in what became of it, so that each such deed is recorded by the statement that does it.
+
+set role rowcron_owner;
+
+create or replace function rowcron._sign_change() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_user <> 'rowcron_owner' then
+    if new.action in ('insert', 'update', 'delete') then
+      perform rowcron._refuse('RCOWN', 'changes of jobs are recorded by the database',
+        format('"%s" inserted one by hand.', current_user), 'Change the job itself.');
+    end if;
+    new.by := current_user;
+    new.at := clock_timestamp();
+    new.xid := pg_current_xact_id();
+  else
+    new.by := coalesce(new.by, current_user);
+  end if;
+  return new;
+end
+$$;
+comment on function rowcron._sign_change() is 'Trigger: a change bears the name of the role that asks. Raises RCOWN.';
+
+create or replace function rowcron._may(who text, owner regrole) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select quote_ident(who)::regrole = owner
+    or pg_has_role(who, 'rowcron_operator', 'usage')
+    or pg_has_role(who, 'rowcron_owner', 'usage')
+$$;
+comment on function rowcron._may(text, regrole) is 'Whether a role may cancel, retry and run what this owner''s jobs do: the owner itself and operators.';
+
+create or replace function rowcron._cancel(asked rowcron.change) returns rowcron.change
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  live rowcron.run;
+begin
+  -- not FOR UPDATE: a SQL job holds its run row FOR KEY SHARE while it executes
+  select r.* into live from rowcron.run as r where r.id = asked.run_id for no key update;
+  if live.id is null or not rowcron._may(asked.by, live.owner) then
+    perform rowcron._refuse('RCNOR', format('run %s is not live', asked.run_id),
+      'It has ended, or never was, or is somebody else''s.', 'select * from rowcron.active; shows what is live.');
+  end if;
+  asked.job_id := live.job_id;
+  asked.job := live.job;
+  asked.owner := live.owner;
+  if live.state = 'running' then
+    update rowcron.run as r set cancel_asked_by = asked.by where r.id = live.id;
+    asked.new := '"asked"';
+    perform rowcron._notify();
+  else
+    perform rowcron._end_run(live, 'cancelled', format('cancelled by %s', asked.by));
+    asked.new := '"cancelled"';
+  end if;
+  return asked;
+end
+$$;
+comment on function rowcron._cancel(rowcron.change) is
+  'Ends a waiting or ready run at once; asks the holder of a running one. Raises RCNOR.';
+
+create or replace function rowcron._run_again(asked rowcron.change) returns rowcron.change
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  ended rowcron.ledger;
+  job rowcron.job;
+begin
+  if asked.action = 'retry' then
+    select l.* into ended from rowcron.ledger as l where l.run_id = asked.run_id and l.final;
+    if ended.run_id is null or not rowcron._may(asked.by, ended.owner) then
+      perform rowcron._refuse('RCNOR', format('run %s has not ended', asked.run_id),
+        'It is live, or never was, or is somebody else''s.', 'select * from rowcron.history; shows what has ended.');
+    end if;
+    select j.* into job from rowcron.job as j where j.id = ended.job_id;
+  else
+    select j.* into job from rowcron.job as j where j.name = asked.job and j.owner = asked.owner;
+  end if;
+  if job.id is null or not rowcron._may(asked.by, job.owner) then
+    perform rowcron._refuse('RCNOJ', format('there is no job "%s"', coalesce(asked.job, ended.job)),
+      format('"%s" sees no such job.', asked.by), 'select owner, name from rowcron.job; shows the jobs that you can see.');
+  end if;
+  if octet_length(asked.new::text) > 1048576 then
+    perform rowcron._refuse('RCCMD', format('args of a run of job "%s" are longer than 1 MiB', job.name),
+      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+  end if;
+  insert into rowcron.run (
+    job_id, job, owner, queue, kind, handler, state, priority, due_at, through_pause, args, retry_of
+  )
+  values (
+    job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command end, 'ready',
+    job.priority, clock_timestamp(), not job.enabled, coalesce(asked.new, ended.args), ended.run_id
+  )
+  returning id into asked.run_id;
+  asked.job_id := job.id;
+  asked.job := job.name;
+  asked.owner := job.owner;
+  return asked;
+end
+$$;
+comment on function rowcron._run_again(rowcron.change) is
+  'A new run of a job, for run_now, or of an ended run''s job with its args, for retry. Raises RCNOJ, RCNOR, RCCMD.';
+
+create or replace function rowcron._carry_out() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  grantee regrole;
+begin
+  if new.action = 'cancel' then
+    return rowcron._cancel(new);
+  elsif new.action in ('run', 'retry') then
+    return rowcron._run_again(new);
+  elsif new.action in ('hold', 'release') then
+    if not pg_has_role(new.by, 'rowcron_operator', 'usage') and not pg_has_role(new.by, 'rowcron_owner', 'usage') then
+      perform rowcron._refuse('RCOWN', format('"%s" may not hold or release', new.by),
+        'That takes membership of rowcron_operator.', format('As an administrator: grant rowcron_operator to %I;', new.by));
+    end if;
+    new.old := (select s.value from rowcron.setting as s where s.name = 'hold' for update);
+    new.new := case when new.action = 'hold' then jsonb_build_object(
+      'reason', coalesce(new.new ->> 'reason', ''), 'by', new.by, 'at', new.at) else 'null' end;
+    update rowcron.setting as s set value = new.new where s.name = 'hold';
+    perform rowcron._notify();
+  elsif new.action = 'grant' then
+    if not pg_has_role(new.by, 'rowcron_owner', 'usage') then
+      perform rowcron._refuse('RCOWN', format('"%s" may not grant connections', new.by),
+        'That takes membership of rowcron_owner.', 'Ask whoever installed rowcron.');
+    end if;
+    grantee := coalesce(to_regrole(quote_ident(new.new ->> 'grantee')), to_regrole(new.new ->> 'grantee'));
+    if grantee is null or coalesce(new.new ->> 'connection', '') = '' then
+      perform rowcron._refuse('RCCON', format('connection "%s" cannot be granted to "%s"', new.new ->> 'connection', new.new ->> 'grantee'),
+        'A connection has a name, and a role must exist.', 'select rowcron.grant_connection(''admin'', ''alice'');');
+    end if;
+    if (new.new ->> 'granted')::boolean then
+      insert into rowcron.connection_grant (connection, grantee, granted_by)
+      values (new.new ->> 'connection', grantee, new.by) on conflict do nothing;
+    else
+      delete from rowcron.connection_grant as g
+      where g.connection = new.new ->> 'connection' and g.grantee = _carry_out.grantee;
+    end if;
+  end if;
+  return new;
+end
+$$;
+comment on function rowcron._carry_out() is
+  'Trigger: does what a change asks for, as far as its signer may. Raises RCOWN, RCNOJ, RCNOR, RCCON.';
+
+drop trigger if exists a10_sign on rowcron.change;
+create trigger a10_sign before insert on rowcron.change
+for each row execute function rowcron._sign_change();
+drop trigger if exists a20_carry_out on rowcron.change;
+create trigger a20_carry_out before insert on rowcron.change
+for each row when (new.action in ('cancel', 'retry', 'run', 'hold', 'release', 'grant'))
+execute function rowcron._carry_out();
+
+create or replace function rowcron.cancel(run bigint) returns text
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into rowcron.change (action, run_id) values ('cancel', run) returning new #>> '{}'
+$$;
+comment on function rowcron.cancel(bigint) is
+  'Cancels a run: "cancelled" when it had not started, "asked" when its worker is told to stop it. Raises RCNOR.';
+
+create or replace function rowcron.retry(run bigint) returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into rowcron.change (action, run_id) values ('retry', run) returning run_id
+$$;
+comment on function rowcron.retry(bigint) is
+  'Runs an ended run''s job again with the same args; returns the new run, whose retry_of names the old. Raises RCNOR, RCNOJ.';
+
+create or replace function rowcron.run_now(job text, args jsonb default null, owner text default current_user) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wanted rowcron.job := rowcron._job_named(job, owner);
+  run bigint;
+begin
+  insert into rowcron.change as c (action, job, owner, new)
+  values ('run', wanted.name, wanted.owner, args)
+  returning c.run_id into run;
+  return run;
+end
+$$;
+comment on function rowcron.run_now(text, jsonb, text) is
+  'Runs a job now, also a paused one; returns the run. Recorded in rowcron.change. Raises RCNOJ, RCCMD.';
+
+create or replace function rowcron.hold(reason text default '') returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into rowcron.change (action, new) values ('hold', jsonb_build_object('reason', reason))
+$$;
+comment on function rowcron.hold(text) is
+  'Everything stands still: nothing fires, nothing is claimed; what runs ends. For operators. Raises RCOWN.';
+
+create or replace function rowcron.release() returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into rowcron.change (action) values ('release')
+$$;
+comment on function rowcron.release() is 'Ends hold(). What fell due meanwhile is treated as missed. For operators. Raises RCOWN.';
+
+reset role;

@@ -1,0 +1,261 @@
+-- Time becomes runs. Firing takes jobs whose occurrence has come, decides what becomes of each occurrence that
+-- is due (run, missed, skipped), moves the job on, all in one statement a chunk, and compares nothing with any
+-- clock but the instant it is given. Races: jobs are locked with SKIP LOCKED, so that two workers never wait for
+-- each other; next_run_at is read under that lock and always above the high-water mark, which the same
+-- statement raises; and a unique index allows one live run an occurrence. A job whose schedule cannot be computed any
+-- more (a zone that left the server's tzdata) is taken off the agenda with an entry that says so, and harms no other.
+
+set role rowcron_owner;
+
+do $$
+begin
+  if to_regtype('rowcron._plan') is null then
+    create type rowcron._plan as (
+      following timestamptz,
+      high_water timestamptz,
+      runs timestamptz[],
+      missed_first timestamptz[],
+      missed_last timestamptz[],
+      missed_count bigint[],
+      missed_why text[]
+    );
+  end if;
+end
+$$;
+comment on type rowcron._plan is
+  'What becomes of a job''s occurrences that are due: those to run, in order; ranges that are missed, with reasons; what follows.';
+
+create or replace function rowcron._plan_due(job rowcron.job, entry rowcron.agenda, at timestamptz)
+returns rowcron._plan
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  plan rowcron._plan;
+  first timestamptz := entry.next_run_at;
+  anchor timestamptz := coalesce(job.starts_at, job.created_at);
+  upto timestamptz := least(at, job.ends_at - interval '1 microsecond');
+  due bigint := 1;
+  wanted bigint;
+  old bigint := 0;
+begin
+  plan.high_water := first;
+  if (entry.parsed).form not in ('after', 'at') then
+    plan.following := rowcron._next_in_window(job, entry.parsed, first, entry.runs_fired);
+    if plan.following <= at then
+      due := 1 + rowcron._count(entry.parsed, first, upto, job.timezone, anchor, job.on_gap, job.on_fold);
+      plan.high_water := rowcron._previous(entry.parsed, upto, job.timezone, anchor, job.on_gap, job.on_fold);
+      plan.following := rowcron._next_in_window(job, entry.parsed, plan.high_water, entry.runs_fired);
+    end if;
+  end if;
+
+  if job.on_missed = 'skip' then
+    -- those older than the grace are one entry; of the rest the last runs
+    if plan.high_water < at - job.missed_grace then
+      old := due;
+    elsif due > 1 then
+      old := due - rowcron._count(entry.parsed, at - job.missed_grace - interval '1 microsecond', upto,
+        job.timezone, anchor, job.on_gap, job.on_fold);
+    end if;
+    if old > 0 then
+      plan.missed_first := array[first];
+      plan.missed_last := array[case when old = 1 then first when old = due then plan.high_water
+        else rowcron._previous(entry.parsed, at - job.missed_grace - interval '1 microsecond',
+          job.timezone, anchor, job.on_gap, job.on_fold) end];
+      plan.missed_count := array[old];
+      plan.missed_why := array['older than missed_grace when found'];
+    end if;
+  end if;
+
+  wanted := case when old = due then 0 when job.on_missed = 'all' then least(due, job.max_missed) else 1 end;
+  wanted := least(wanted, job.max_runs - entry.runs_fired);
+  if wanted > 0 then
+    plan.runs := array[plan.high_water];
+    for i in 2..wanted loop
+      plan.runs := rowcron._previous(entry.parsed, plan.runs[1] - interval '1 microsecond',
+        job.timezone, anchor, job.on_gap, job.on_fold) || plan.runs;
+    end loop;
+  end if;
+  if due - old > wanted then
+    plan.missed_first := plan.missed_first || case when old = 0 then first else rowcron._next(
+      entry.parsed, plan.missed_last[1], job.timezone, anchor, job.on_gap, job.on_fold) end;
+    plan.missed_last := plan.missed_last || rowcron._previous(
+      entry.parsed, plan.runs[1] - interval '1 microsecond', job.timezone, anchor, job.on_gap, job.on_fold);
+    plan.missed_count := plan.missed_count || (due - old - wanted);
+    plan.missed_why := plan.missed_why || case when job.on_missed = 'all' then 'more than max_missed were due'
+      else 'only the latest of several that were due runs' end;
+  end if;
+  if entry.runs_fired + coalesce(cardinality(plan.runs), 0) >= job.max_runs then
+    plan.following := null;
+  end if;
+  return plan;
+exception when others then
+  plan := null;
+  plan.high_water := first;
+  plan.missed_first := array[first];
+  plan.missed_last := array[first];
+  plan.missed_count := array[1];
+  plan.missed_why := array['schedule cannot be computed: ' || sqlerrm];
+  return plan;
+end
+$$;
+comment on function rowcron._plan_due(rowcron.job, rowcron.agenda, timestamptz) is
+  'Decides by on_missed, missed_grace, max_missed and max_runs what becomes of a job''s occurrences due by an instant.';
+
+create or replace function rowcron._jittered(job rowcron.job, scheduled_for timestamptz, following timestamptz)
+returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- a share from the occurrence's hash, so that it is the same whoever fires it; never past the next one
+  select case when job.jitter is null then scheduled_for else scheduled_for
+    + least(job.jitter, following - scheduled_for - interval '1 microsecond')
+    * ((('x' || left(md5(job.id || '/' || extract(epoch from scheduled_for)), 8))::bit(32)::bigint)::double precision / 4294967296) end
+$$;
+comment on function rowcron._jittered(rowcron.job, timestamptz, timestamptz) is
+  'When a run of this occurrence is due: up to jitter later, before the next occurrence, stable for the occurrence.';
+
+create or replace function rowcron._fire_lane(queue text, kind text, at timestamptz, chunk integer) returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  fired integer;
+begin
+  with due as materialized (
+    select a as entry
+    from rowcron.agenda as a
+    where a.queue = _fire_lane.queue and a.kind = _fire_lane.kind and a.next_run_at <= _fire_lane.at
+    order by a.next_run_at
+    limit chunk
+    for update skip locked
+  ), plans as materialized (
+    select j as job, (d.entry).job_id, (d.entry).runs_fired, rowcron._plan_due(j, d.entry, at) as plan
+    from due as d
+    join rowcron.job as j on j.id = (d.entry).job_id
+  ), moved as (
+    update rowcron.agenda as a
+    set
+      next_run_at = (p.plan).following,
+      high_water = greatest(a.high_water, (p.plan).high_water),
+      last_run_at = coalesce((p.plan).runs[cardinality((p.plan).runs)], a.last_run_at),
+      runs_fired = a.runs_fired + coalesce(cardinality((p.plan).runs), 0)
+    from plans as p
+    where a.job_id = p.job_id
+  ), live as materialized (
+    -- earlier scheduled runs of these jobs: the first, and whether one stands in line already
+    select p.job_id, min(r.id) as run_id, bool_or(r.waits_for is not distinct from 'overlap') as in_line
+    from plans as p
+    join rowcron.run as r on r.job_id = p.job_id and r.scheduled_for is not null
+    group by p.job_id
+  ), wanted as materialized (
+    select
+      p.job, o.scheduled_for, l.run_id as live_run_id,
+      rowcron._jittered(p.job, o.scheduled_for, coalesce((p.plan).runs[o.nth + 1], (p.plan).following)) as due_at,
+      case
+        when (p.job).on_overlap = 'allow' or (l.run_id is null and o.nth = 1) then 'run'
+        -- several at once only with on_missed = all: they run one after the other
+        when cardinality((p.plan).runs) > 1 then 'line'
+        when (p.job).on_overlap = 'wait' and not l.in_line then 'line'
+        else 'skip'
+      end as verdict
+    from plans as p
+    cross join lateral unnest((p.plan).runs) with ordinality as o (scheduled_for, nth)
+    left join live as l on l.job_id = p.job_id
+  ), runs as (
+    insert into rowcron.run (
+      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
+    )
+    select
+      (w.job).id, (w.job).name, (w.job).owner, (w.job).queue, (w.job).kind,
+      case when (w.job).kind = 'python' then (w.job).command end,
+      case when w.verdict = 'run' and w.due_at <= at then 'ready' else 'waiting' end,
+      case when w.verdict = 'line' then 'overlap' when w.due_at > at then 'time' end,
+      (w.job).priority, w.due_at, w.scheduled_for
+    from wanted as w
+    where w.verdict <> 'skip'
+    order by (w.job).priority desc, w.due_at, (w.job).id
+    on conflict do nothing
+  ), entries as (
+    insert into rowcron.ledger (
+      job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, occurrences, due_at,
+      finished_at, outcome, reason
+    )
+    select
+      (w.job).id, (w.job).name, (w.job).owner, (w.job).queue, (w.job).kind, true, w.scheduled_for,
+      w.scheduled_for, 1, w.scheduled_for, clock_timestamp(), 'skipped',
+      format('run %s is still live', w.live_run_id)
+    from wanted as w
+    where w.verdict = 'skip'
+    union all
+    select
+      (p.job).id, (p.job).name, (p.job).owner, (p.job).queue, (p.job).kind, true, m.last, m.first, m.count,
+      m.first, clock_timestamp(), 'missed', m.why
+    from plans as p
+    cross join lateral unnest(
+      (p.plan).missed_first, (p.plan).missed_last, (p.plan).missed_count, (p.plan).missed_why
+    ) as m (first, last, count, why)
+  )
+  select count(*) into fired from due;
+  return fired;
+end
+$$;
+comment on function rowcron._fire_lane(text, text, timestamptz, integer) is
+  'Fires at most `chunk` jobs of one queue and kind that are due by `at`; returns how many.';
+
+create or replace function rowcron._fire_boot(queue text, kind text, started timestamptz, at timestamptz) returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  fired integer;
+begin
+  with due as materialized (
+    select a.job_id
+    from rowcron.agenda as a
+    where a.queue = _fire_boot.queue and a.kind = _fire_boot.kind and a.booted_at < started and a.enabled
+    limit 256
+    for update skip locked
+  ), moved as (
+    update rowcron.agenda as a
+    set
+      booted_at = started, last_run_at = started, runs_fired = a.runs_fired + 1,
+      high_water = greatest(a.high_water, started)
+    from due as d
+    where a.job_id = d.job_id
+  ), allowed as materialized (
+    select j.*, (select min(r.id) from rowcron.run as r where r.job_id = j.id and r.scheduled_for is not null) as live_run_id
+    from due as d
+    join rowcron.job as j on j.id = d.job_id
+    join rowcron.agenda as a on a.job_id = d.job_id
+    where (j.max_runs is null or a.runs_fired < j.max_runs)
+      and (j.starts_at is null or j.starts_at <= at) and (j.ends_at is null or j.ends_at > at)
+  ), runs as (
+    insert into rowcron.run (
+      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
+    )
+    select
+      j.id, j.name, j.owner, j.queue, j.kind, case when j.kind = 'python' then j.command end,
+      case when j.live_run_id is null or j.on_overlap = 'allow' then 'ready' else 'waiting' end,
+      case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end, j.priority, at, started
+    from allowed as j
+    where j.live_run_id is null or j.on_overlap <> 'skip'
+    on conflict do nothing
+  ), entries as (
+    insert into rowcron.ledger (
+      job_id, job, owner, queue, kind, final, scheduled_for, due_at, finished_at, outcome, reason
+    )
+    select
+      j.id, j.name, j.owner, j.queue, j.kind, true, started, started, clock_timestamp(), 'skipped',
+      format('run %s is still live', j.live_run_id)
+    from allowed as j
+    where j.live_run_id is not null and j.on_overlap = 'skip'
+  )
+  select count(*) into fired from due;
+  return fired;
+end
+$$;
+comment on function rowcron._fire_boot(text, text, timestamptz, timestamptz) is
+  'Fires the @reboot jobs of one queue and kind that have not run since PostgreSQL started; returns how many.';
+
+reset role;

@@ -1,0 +1,284 @@
+-- What becomes of an attempt. A report shows the token of its claim; one that does not match is refused, and
+-- nothing of it is kept, because the run has another holder or has ended. A final outcome deletes the run
+-- and writes its ledger entry in one statement; a failure with attempts left, or a loss with losses left,
+-- writes an entry that is not final and puts the run back.
+--
+-- Neither job nor agenda is written, with one exception: the schedule @after counts from here.
+
+set role rowcron_owner;
+
+create or replace function rowcron._tail(value text, bytes integer) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  value := right(value, bytes);
+  while octet_length(value) > bytes loop
+    value := right(value, length(value) - (octet_length(value) - bytes + 3) / 4);
+  end loop;
+  return value;
+end
+$$;
+comment on function rowcron._tail(text, integer) is 'The end of a text, at most so many bytes, cut on a character.';
+
+create or replace function rowcron._bounded(value jsonb, bytes integer) returns jsonb
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when octet_length(value::text) <= bytes then value
+    else jsonb_build_object('truncated', true, 'bytes', octet_length(value::text)) end
+$$;
+comment on function rowcron._bounded(jsonb, integer) is 'A result if it is small enough, else its size.';
+
+-- For rows that have been deleted from run just now.
+create or replace function rowcron._count_from_end(job_ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update rowcron.agenda as a
+  set next_run_at = rowcron._next_in_window(j, a.parsed, greatest(clock_timestamp(), a.high_water), a.runs_fired)
+  from rowcron.job as j
+  where a.job_id = any (job_ids) and (a.parsed).form = 'after' and j.id = a.job_id;
+end
+$$;
+comment on function rowcron._count_from_end(bigint[]) is 'A job with schedule @after is next due counted from now, when its run has ended.';
+
+create or replace function rowcron._end_run(
+  live rowcron.run, outcome text, reason text, error text default null, output text default null,
+  result jsonb default null
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from rowcron.run as r where r.id = live.id;
+  insert into rowcron.ledger (
+    job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at, finished_at,
+    outcome, reason, error, output, result, worker_id, retry_of, key, args
+  )
+  values (
+    live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, true, live.scheduled_for,
+    live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
+    rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of, live.key, live.args
+  );
+  if live.scheduled_for is not null then
+    perform rowcron._count_from_end(array[live.job_id]);
+  end if;
+end
+$$;
+comment on function rowcron._end_run(rowcron.run, text, text, text, text, jsonb) is
+  'Ends a run whose row the caller has locked: out of run, into the ledger, final.';
+
+create or replace function rowcron._retry_pause(job rowcron.job, failures integer) returns interval
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select make_interval(secs => least(
+      extract(epoch from job.retry_delay)::double precision * power(job.retry_backoff, least(failures - 1, 100)),
+      extract(epoch from job.max_retry_delay)::double precision
+    ) * (1 + job.retry_jitter * (2 * random() - 1)))
+$$;
+comment on function rowcron._retry_pause(rowcron.job, integer) is
+  'The pause after so many failures: delay times backoff for each further one, capped, give or take the jitter''s share.';
+
+-- A failure, loss or return of a run whose row the caller has locked. Returns when it is due again, null when it has ended.
+create or replace function rowcron._settle(
+  live rowcron.run, outcome text, reason text, error text, output text, result jsonb, retry_after interval
+) returns timestamptz
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job rowcron.job;
+  at timestamptz := clock_timestamp();
+  again_at timestamptz;
+begin
+  select j.* into job from rowcron.job as j where j.id = live.job_id;
+  if live.cancel_asked_by is not null and outcome in ('released', 'lost', 'failed') then
+    if outcome <> 'failed' then
+      outcome := 'cancelled';
+    end if;
+    reason := concat_ws('; ', reason, 'cancelled by ' || live.cancel_asked_by);
+  elsif job.id is null then
+    reason := concat_ws('; ', reason, 'job deleted');
+    outcome := case when outcome = 'released' then 'cancelled' else outcome end;
+  elsif outcome = 'released' then
+    again_at := live.due_at;
+  elsif outcome = 'failed' then
+    live.failures := live.failures + 1;
+    if live.failures < job.max_attempts then
+      again_at := at + coalesce(least(greatest(retry_after, '0'), '1 day'), rowcron._retry_pause(job, live.failures));
+    end if;
+  elsif outcome = 'lost' then
+    live.losses := live.losses + 1;
+    if job.on_lost = 'fail' then
+      reason := concat_ws('; ', reason, 'on_lost = fail');
+    elsif live.losses >= job.max_lost then
+      reason := concat_ws('; ', reason, format('lost %s times', live.losses));
+    else
+      again_at := at;
+    end if;
+  end if;
+  if again_at is null then
+    perform rowcron._end_run(live, case when outcome = 'fatal' then 'failed' else outcome end, reason, error, output, result);
+    return null;
+  end if;
+  if outcome <> 'released' then
+    insert into rowcron.ledger (
+      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at, finished_at,
+      outcome, reason, error, output, result, worker_id, retry_of, key, args
+    )
+    values (
+      live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, false, live.scheduled_for,
+      live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
+      rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of, live.key, live.args
+    );
+  end if;
+  update rowcron.run as r
+  set
+    state = case when again_at > at then 'waiting' else 'ready' end,
+    waits_for = case when again_at > at then 'time' end,
+    attempt = live.attempt + case when outcome = 'released' then 0 else 1 end,
+    failures = live.failures, losses = live.losses, due_at = again_at,
+    worker_id = null, seal = null, started_at = null, cancel_asked_by = null,
+    queue = job.queue, kind = job.kind, handler = case when job.kind = 'python' then job.command end
+  where r.id = live.id;
+  return again_at;
+end
+$$;
+comment on function rowcron._settle(rowcron.run, text, text, text, text, jsonb, interval) is
+  'Ends an attempt by the job''s rules: another attempt later, or the end. Returns when the run is due again, null when it has ended.';
+
+create or replace function rowcron.finish(
+  worker_id uuid, run_ids bigint[], tokens uuid[], outcomes text[], reasons text[] default null,
+  errors text[] default null, outputs text[] default null, results jsonb[] default null,
+  retry_afters interval[] default null
+) returns table (run_id bigint, accepted boolean, final boolean, outcome text, next_due_at timestamptz)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  report record;
+  live rowcron.run;
+  again_at timestamptz;
+begin
+  if exists (
+    select from unnest(outcomes) as o
+    where o is null or o not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost')
+  ) or cardinality(run_ids) <> cardinality(tokens) or cardinality(run_ids) <> cardinality(outcomes) then
+    perform rowcron._refuse('RCLIM', 'reports are not well formed',
+      'Outcomes are succeeded, failed, fatal, cancelled, released, lost; each run has a token and an outcome.',
+      'select rowcron.finish(run_id, token, ''succeeded'');');
+  end if;
+
+  return query
+  with reports as materialized (
+    select u.run_id, u.token, u.outcome, u.reason, u.error, u.output, u.result
+    from unnest(run_ids, tokens, outcomes, reasons, errors, outputs, results)
+      as u (run_id, token, outcome, reason, error, output, result)
+    where u.outcome in ('succeeded', 'fatal', 'cancelled')
+  ), ended as (
+    delete from rowcron.run as r
+    using reports as p
+    where r.id = p.run_id and r.seal = md5(p.token::text)::uuid
+    returning r.*, p.outcome, p.reason, p.error, p.output, p.result
+  ), entries as (
+    insert into rowcron.ledger (
+      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at, finished_at,
+      outcome, reason, error, output, result, worker_id, retry_of, key, args
+    )
+    select
+      e.job_id, e.job, e.owner, e.queue, e.kind, e.id, e.attempt, true, e.scheduled_for, e.due_at, e.started_at,
+      clock_timestamp(), case when e.outcome = 'fatal' then 'failed' else e.outcome end, e.reason,
+      case when octet_length(e.error) > 65536 then rowcron._tail(e.error, 65536) else e.error end,
+      case when octet_length(e.output) > 65536 then rowcron._tail(e.output, 65536) else e.output end,
+      case when e.result is not null then rowcron._bounded(e.result, 65536) end,
+      e.worker_id, e.retry_of, e.key, e.args
+    from ended as e
+  ), counted as (
+    select rowcron._count_from_end(array_agg(e.job_id)) from ended as e where e.scheduled_for is not null
+    having count(*) > 0
+  )
+  select p.run_id, e.id is not null, e.id is not null, case when p.outcome = 'fatal' then 'failed' else p.outcome end,
+    null::timestamptz
+  from reports as p
+  left join ended as e on e.id = p.run_id
+  left join counted as c on true;
+
+  for report in
+    select u.run_id, u.token, u.outcome, u.reason, u.error, u.output, u.result, u.retry_after
+    from unnest(run_ids, tokens, outcomes, reasons, errors, outputs, results, retry_afters)
+      as u (run_id, token, outcome, reason, error, output, result, retry_after)
+    where u.outcome in ('failed', 'released', 'lost')
+    order by u.run_id
+  loop
+    select r.* into live from rowcron.run as r
+    where r.id = report.run_id and r.seal = md5(report.token::text)::uuid for update;
+    if live.id is not null then
+      again_at := rowcron._settle(live, report.outcome, report.reason, report.error, report.output, report.result, report.retry_after);
+    end if;
+    run_id := report.run_id;
+    accepted := live.id is not null;
+    final := accepted and again_at is null;
+    outcome := report.outcome;
+    next_due_at := again_at;
+    return next;
+    again_at := null;
+  end loop;
+end
+$$;
+comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[], interval[]) is
+  'A worker reports ended attempts, many at once. Outcomes: succeeded, failed, fatal (failed, never again), cancelled, released (given back, not counted), lost. accepted = false: the claim was lost, nothing was recorded. Raises RCLIM.';
+
+create or replace function rowcron._finish_one(
+  run_id bigint, token uuid, outcome text, error text, output text, result jsonb, reason text, retry_after interval
+) returns table (final boolean, outcome_ text, next_due_at timestamptz)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  live rowcron.run;
+begin
+  if _finish_one.outcome is null
+    or _finish_one.outcome not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost')
+  then
+    perform rowcron._refuse('RCLIM', format('outcome "%s" is not known', _finish_one.outcome),
+      'Outcomes are succeeded, failed, fatal, cancelled, released, lost.', 'select rowcron.finish(run_id, token, ''succeeded'');');
+  end if;
+  select r.* into live from rowcron.run as r
+  where r.id = _finish_one.run_id and r.seal = md5(_finish_one.token::text)::uuid for update;
+  if live.id is null then
+    perform rowcron._refuse('RCCLM', format('the claim of run %s is lost', _finish_one.run_id),
+      'The token is not that of a claim that stands: the run was handed out again, or has ended.',
+      'Drop what was done for it if it can be dropped; the ledger tells what became of the run.');
+  end if;
+  if _finish_one.outcome in ('succeeded', 'fatal', 'cancelled') then
+    perform rowcron._end_run(live, case when _finish_one.outcome = 'fatal' then 'failed' else _finish_one.outcome end,
+      reason, error, output, result);
+    return query select true, case when _finish_one.outcome = 'fatal' then 'failed' else _finish_one.outcome end, null::timestamptz;
+  else
+    next_due_at := rowcron._settle(live, _finish_one.outcome, reason, error, output, result, retry_after);
+    return query select next_due_at is null, _finish_one.outcome, next_due_at;
+  end if;
+end
+$$;
+comment on function rowcron._finish_one(bigint, uuid, text, text, text, jsonb, text, interval) is
+  'Ends one claimed attempt. Raises RCCLM, RCLIM.';
+
+create or replace function rowcron.finish(
+  run_id bigint, token uuid, outcome text default 'succeeded', error text default null,
+  output text default null, result jsonb default null, reason text default null, retry_after interval default null
+) returns table (final boolean, recorded text, next_due_at timestamptz)
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select f.final, f.outcome_, f.next_due_at
+  from rowcron._finish_one(run_id, token, outcome, error, output, result, reason, retry_after) as f
+$$;
+comment on function rowcron.finish(bigint, uuid, text, text, text, jsonb, text, interval) is
+  'Reports one ended attempt; whoever shows the claim''s token may. In a transaction of its own work it commits effect and record together. Raises RCCLM when the claim is lost, RCLIM.';
+
+reset role;

@@ -1,0 +1,299 @@
+-- What a person asks. The views show what row security lets the asking role see; each is a plain select that can be read
+-- with \d+. Counts are bounded, because a dashboard must not become the largest cost of the database.
+
+set role rowcron_owner;
+
+create or replace view rowcron.jobs with (security_invoker = true) as
+select
+  j.id,
+  j.name,
+  j.owner,
+  j.kind,
+  j.schedule,
+  j.timezone,
+  case when j.schedule is null then 'on demand' else rowcron.explain(j.schedule, j.timezone) end as english,
+  j.enabled,
+  j.queue,
+  j.priority,
+  a.next_run_at,
+  a.last_run_at,
+  l.outcome as last_outcome,
+  l.finished_at as last_finished_at,
+  j.command,
+  j.description,
+  j.created_at,
+  j.updated_at
+from rowcron.job as j
+left join rowcron.agenda as a on a.job_id = j.id
+left join lateral (
+  select e.outcome, e.finished_at
+  from rowcron.ledger as e
+  where e.job = j.name and e.job_id = j.id and e.final and e.run_id is not null
+  order by e.finished_at desc
+  limit 1
+) as l on true;
+comment on view rowcron.jobs is 'A job a row: what it is, in English, when it is next, how it ended last.';
+
+create or replace view rowcron.upcoming with (security_invoker = true) as
+select
+  a.next_run_at as due_at,
+  j.name as job,
+  j.owner,
+  j.queue,
+  j.kind,
+  j.priority,
+  a.job_id,
+  null::bigint as run_id,
+  a.next_run_at as scheduled_for,
+  'schedule' as source
+from rowcron.agenda as a
+join rowcron.job as j on j.id = a.job_id
+where a.next_run_at is not null
+union all
+select
+  r.due_at,
+  r.job,
+  r.owner,
+  r.queue,
+  r.kind,
+  r.priority,
+  r.job_id,
+  r.id,
+  r.scheduled_for,
+  'run'
+from rowcron.run as r
+where r.state in ('waiting', 'ready')
+order by 1, 6 desc, 7, 8;
+comment on view rowcron.upcoming is
+  'What runs next, in order (due_at, priority desc, id): each job''s next occurrence, and the runs that wait or are ready.';
+
+create or replace view rowcron.active with (security_invoker = true) as
+select
+  r.id as run_id,
+  r.job,
+  r.owner,
+  r.queue,
+  r.kind,
+  r.state,
+  r.waits_for,
+  r.attempt,
+  r.scheduled_for,
+  r.due_at,
+  r.priority,
+  r.started_at,
+  clock_timestamp() - r.started_at as running_for,
+  r.worker_id,
+  r.cancel_asked_by,
+  r.job_id,
+  r.key,
+  r.retry_of,
+  r.created_at,
+  r.args
+from rowcron.run as r;
+comment on view rowcron.active is 'What is waiting, ready or running now.';
+
+create or replace view rowcron.history with (security_invoker = true) as
+select
+  l.job,
+  l.owner,
+  l.run_id,
+  l.attempt,
+  l.scheduled_for,
+  l.first_scheduled_for,
+  l.occurrences,
+  l.due_at,
+  l.started_at,
+  l.finished_at,
+  l.finished_at - l.started_at as duration,
+  l.outcome,
+  l.reason,
+  l.error,
+  l.output,
+  l.result,
+  l.queue,
+  l.kind,
+  l.worker_id,
+  l.job_id,
+  l.retry_of,
+  l.key,
+  l.args
+from rowcron.ledger as l
+where l.final
+order by l.finished_at desc;
+comment on view rowcron.history is
+  'One row a run, and one for occurrences that did not run; newest first. attempt tells how many attempts it took; all of them stand in rowcron.ledger.';
+
+create or replace view rowcron.job_health with (security_invoker = true) as
+select
+  j.id,
+  j.name,
+  j.owner,
+  j.enabled,
+  h.runs,
+  h.succeeded,
+  h.failed,
+  h.skipped,
+  h.missed,
+  h.last_outcome,
+  h.last_success_at,
+  h.median_duration,
+  case
+    when not j.enabled then 'paused'
+    when h.last_outcome in ('failed', 'lost') then 'failing'
+    when h.skipped_since_run >= 10 then 'stuck behind one run'
+    when h.entries is null or h.entries = 0 then 'new'
+    else 'well'
+  end as verdict
+from rowcron.job as j
+left join lateral (
+  select
+    count(*) as entries,
+    count(*) filter (where e.run_id is not null) as runs,
+    count(*) filter (where e.outcome = 'succeeded') as succeeded,
+    count(*) filter (where e.outcome in ('failed', 'lost')) as failed,
+    count(*) filter (where e.outcome = 'skipped') as skipped,
+    sum(e.occurrences) filter (where e.outcome = 'missed') as missed,
+    (array_agg(e.outcome order by e.finished_at desc) filter (where e.run_id is not null))[1] as last_outcome,
+    max(e.finished_at) filter (where e.outcome = 'succeeded') as last_success_at,
+    percentile_cont(0.5) within group (order by e.finished_at - e.started_at)
+      filter (where e.outcome = 'succeeded') as median_duration,
+    count(*) filter (
+      where e.outcome = 'skipped' and e.finished_at > coalesce(e.last_run_end, '-infinity')
+    ) as skipped_since_run
+  from (
+    select l.*, max(l.finished_at) filter (where l.run_id is not null) over () as last_run_end
+    from (
+      select l.run_id, l.outcome, l.occurrences, l.started_at, l.finished_at
+      from rowcron.ledger as l
+      where l.job = j.name and l.job_id = j.id and l.final
+      order by l.finished_at desc
+      limit 100
+    ) as l
+  ) as e
+) as h on true;
+comment on view rowcron.job_health is 'How each job fares, by its last 100 entries in the ledger.';
+
+create or replace view rowcron.workers with (security_invoker = true) as
+select
+  w.id,
+  case
+    when w.stopping then 'stopped'
+    when w.lost_at is not null or w.expires_at <= clock_timestamp() then 'lost'
+    when w.asleep then 'asleep'
+    else 'awake'
+  end as state,
+  w.host,
+  w.pid,
+  w.login,
+  w.version,
+  w.queues,
+  w.kinds,
+  w.concurrency,
+  (select count(*) from rowcron.run as r where r.worker_id = w.id and r.state = 'running') as running,
+  w.started_at,
+  w.seen_at,
+  w.expires_at
+from rowcron.worker as w;
+comment on view rowcron.workers is 'The workers, and how many runs that you can see each of them holds.';
+
+create or replace function rowcron._ledger_overflows() returns boolean
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select from rowcron.ledger_default)
+$$;
+comment on function rowcron._ledger_overflows() is 'Whether the ledger''s default partition holds entries whose day has no partition.';
+
+create or replace view rowcron.queue_health with (security_invoker = true) as
+select
+  l.queue,
+  l.kind,
+  (
+    select count(*) from rowcron.worker as w
+    where w.lost_at is null and w.expires_at > clock_timestamp()
+      and l.kind = any (w.kinds) and (w.queues is null or l.queue = any (w.queues))
+  ) as workers,
+  (select count(*) from (
+    select from rowcron.run as r where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' limit 1000
+  ) as r) as ready_up_to_1000,
+  clock_timestamp() - (
+    select min(r.due_at) from (
+      select r.due_at from rowcron.run as r
+      where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' limit 1000
+    ) as r
+  ) as oldest_ready_age,
+  (
+    select min(a.next_run_at) from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind
+  ) as next_run_at,
+  nullif(s.value, 'null') ->> 'reason' as held,
+  rowcron._ledger_overflows() as ledger_overflows
+from rowcron.lane as l
+cross join rowcron.setting as s
+where s.name = 'hold';
+comment on view rowcron.queue_health is
+  'Each queue and kind: workers, what is ready, how old, when something is due next; whether all is held and whether the ledger lacks a partition.';
+
+create or replace function rowcron.why_not_running(job text, owner text default current_user)
+returns table (gate text, holds boolean, detail text, hint text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at timestamptz := clock_timestamp();
+  wanted rowcron.job := rowcron._job_named(job, owner);
+  entry rowcron.agenda;
+  live rowcron.run;
+  running bigint;
+begin
+  select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
+  select r.* into live from rowcron.run as r where r.job_id = wanted.id order by r.state = 'running', r.due_at limit 1;
+  select count(*) into running from rowcron.run as r where r.job_id = wanted.id and r.state = 'running';
+  return query values
+  ('held', rowcron._read_setting('hold') <> 'null',
+    coalesce(format('everything is held by %s: %s', rowcron._read_setting('hold') ->> 'by', rowcron._read_setting('hold') ->> 'reason'), ''),
+    'select rowcron.release();'),
+  ('paused', not wanted.enabled, case when wanted.enabled then 'the job is enabled' else 'the job is paused' end,
+    format('select rowcron.resume(%L);', wanted.name)),
+  ('window', coalesce(wanted.starts_at > at or wanted.ends_at <= at or entry.runs_fired >= wanted.max_runs, false),
+    case
+      when wanted.starts_at > at then 'it starts at ' || rowcron._local_text(wanted.starts_at, wanted.timezone)
+      when wanted.ends_at <= at then 'it ended at ' || rowcron._local_text(wanted.ends_at, wanted.timezone)
+      when entry.runs_fired >= wanted.max_runs then format('all %s runs of max_runs were made', wanted.max_runs)
+      else 'the window is open' end,
+    'Change starts_at, ends_at or max_runs.'),
+  ('due', live.id is null and (entry.next_run_at is null or entry.next_run_at > at),
+    case
+      when live.id is not null then format('run %s is live', live.id)
+      when entry.next_run_at > at then 'it is next due at ' || rowcron._local_text(entry.next_run_at, wanted.timezone)
+      when entry.next_run_at <= at then 'it is due'
+      when wanted.schedule is null then 'it has no schedule and runs on demand'
+      else 'its schedule names no further occurrence' end,
+    format('select rowcron.run_now(%L);', wanted.name)),
+  ('retry', coalesce(live.waits_for = 'time' and live.attempt > 1, false),
+    case when live.waits_for = 'time' and live.attempt > 1
+      then format('attempt %s of run %s is due at %s', live.attempt, live.id, rowcron._local_text(live.due_at, wanted.timezone))
+      else 'no attempt is backing off' end,
+    'It runs by itself then.'),
+  ('overlap', coalesce(live.waits_for = 'overlap', false) or (running > 0 and wanted.on_overlap = 'skip'),
+    case when live.waits_for = 'overlap' then format('run %s stands in line behind an earlier one', live.id)
+      when running > 0 then 'an earlier run is running' else 'no earlier run is in the way' end,
+    'See rowcron.active; on_overlap = ''allow'' lets them run side by side.'),
+  ('limit', coalesce(running >= wanted.max_running, false),
+    format('%s running, max_running is %s', running, coalesce(wanted.max_running::text, 'not set')),
+    'Raise max_running.'),
+  ('kind', wanted.kind <> 'sql' and to_regrole('rowcron_' || wanted.kind) is not null
+      and not pg_has_role(wanted.owner, 'rowcron_' || wanted.kind, 'usage'),
+    format('kind %s', wanted.kind), format('As an administrator: grant rowcron_%s to %s;', wanted.kind, wanted.owner)),
+  ('worker', not rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python' then wanted.command end),
+    case when rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python' then wanted.command end)
+      then 'a live worker takes it'
+      when rowcron._served(wanted.queue, wanted.kind, null)
+      then format('no live worker has the handler "%s"', wanted.command)
+      else format('no live worker serves queue "%s" and kind "%s"', wanted.queue, wanted.kind) end,
+    format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind));
+end
+$$;
+comment on function rowcron.why_not_running(text, text) is
+  'Every gate between a job and a run, in order; holds = true: this one is shut. Raises RCNOJ.';
+
+reset role;
