@@ -78,15 +78,15 @@ comment on column rowcron.executor.name is 'The function''s name; random.';
 
 create table if not exists rowcron.change (
   id bigint generated always as identity,
-  at timestamptz not null default clock_timestamp(),
-  by text not null,
+  changed_at timestamptz not null default clock_timestamp(),
+  changed_by text not null,
   action text not null,
   job_id bigint,
   job text,
   owner regrole,
   run_id bigint,
-  old jsonb,
-  new jsonb,
+  old_values jsonb,
+  new_values jsonb,
   xid xid8 not null default pg_current_xact_id(),
   constraint change_pkey primary key (id),
   constraint action_is_known check (
@@ -97,15 +97,15 @@ create index if not exists change_job_idx on rowcron.change (job, owner, id);
 comment on table rowcron.change is
   'Who changed which job, cancelled, repeated or started which run, held or released the whole. Append-only for everybody.';
 comment on column rowcron.change.id is 'Its number.';
-comment on column rowcron.change.at is 'When, by the database''s clock.';
-comment on column rowcron.change.by is 'The role that did it (current_user, not who logged in).';
+comment on column rowcron.change.changed_at is 'When, by the database''s clock.';
+comment on column rowcron.change.changed_by is 'The role that did it (current_user, not who logged in).';
 comment on column rowcron.change.action is 'insert, update, delete (of a job), cancel, retry, run (of a run), hold, release, grant.';
 comment on column rowcron.change.job_id is 'The job.';
 comment on column rowcron.change.job is 'Its name.';
 comment on column rowcron.change.owner is 'Its owner.';
 comment on column rowcron.change.run_id is 'The run.';
-comment on column rowcron.change.old is 'What was: of an update the changed columns, of a delete the whole job.';
-comment on column rowcron.change.new is 'What is: of an update the changed columns, of an insert the whole job; what was asked for otherwise.';
+comment on column rowcron.change.old_values is 'What was: of an update the changed columns, of a delete the whole job.';
+comment on column rowcron.change.new_values is 'What is: of an update the changed columns, of an insert the whole job; what was asked for otherwise.';
 comment on column rowcron.change.xid is 'The transaction, so that a reader can tell which changes it may not have seen yet.';
 
 reset role;

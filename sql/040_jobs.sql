@@ -10,17 +10,33 @@
 
 set role rowcron_owner;
 
-create or replace function rowcron._refuse(code text, message text, detail text, hint text) returns void
-language plpgsql immutable
+create or replace function rowcron._check_owner() returns trigger
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  raise exception using
-    errcode = _refuse.code, message = coalesce(_refuse.message, ''), detail = coalesce(_refuse.detail, ''),
-    hint = coalesce(_refuse.hint, '');
+  if new.owner is distinct from rowcron._me() then
+    raise exception using
+      errcode = 'RCOWN',
+      message = format('job "%s" cannot be owned by "%s"', new.name, new.owner),
+      detail = format('It is inserted by "%s", and a job belongs to the role that inserts it.', current_user),
+      hint = format('Leave out the column owner, or first: set role %s;', new.owner);
+  end if;
+  if (select r.rolsuper from pg_roles as r where r.oid = new.owner)
+    and not (select r.rolsuper from pg_namespace as n join pg_roles as r on r.oid = n.nspowner
+             where n.nspname = 'rowcron')
+  then
+    raise exception using
+      errcode = 'RCOWN',
+      message = format('superuser "%s" cannot own jobs', current_user),
+      detail = 'Whoever may administer rowcron could then act as a superuser.',
+      hint = 'Insert as the role whose rights the job needs: set role app;';
+  end if;
+  return new;
 end
 $$;
-comment on function rowcron._refuse(text, text, text, text) is 'Raises an error; one line where it is needed.';
+comment on function rowcron._check_owner() is
+  'Trigger, before all others: a job belongs to the role that inserts it, and to no superuser. Raises RCOWN.';
 
 create or replace function rowcron._check_job() returns trigger
 language plpgsql
@@ -34,23 +50,13 @@ declare
 begin
   if tg_op = 'INSERT' then
     new.created_at := clock_timestamp();
-    if new.owner is distinct from rowcron._me() then
-      perform rowcron._refuse('RCOWN', format('job "%s" cannot be owned by "%s"', new.name, new.owner),
-        format('It is inserted by "%s", and a job belongs to the role that inserts it.', current_user),
-        format('Leave out the column owner, or first: set role %s;', new.owner));
-    end if;
-    if (select r.rolsuper from pg_roles as r where r.oid = new.owner)
-      and not (select r.rolsuper from pg_namespace as n join pg_roles as r on r.oid = n.nspowner
-               where n.nspname = 'rowcron')
-    then
-      perform rowcron._refuse('RCOWN', format('superuser "%s" cannot own jobs', current_user),
-        'Whoever may administer rowcron could then act as a superuser.',
-        'Insert as the role whose rights the job needs: set role app;');
-    end if;
   else
     if new.id <> old.id or new.owner <> old.owner then
-      perform rowcron._refuse('RCOWN', format('id and owner of job "%s" cannot be changed', old.name),
-        'A job belongs to the role that inserted it.', 'Delete it, and insert it as the other role.');
+      raise exception using
+        errcode = 'RCOWN',
+        message = format('id and owner of job "%s" cannot be changed', old.name),
+        detail = 'A job belongs to the role that inserted it.',
+        hint = 'Delete it, and insert it as the other role.';
     end if;
     new.created_at := old.created_at;
   end if;
@@ -59,28 +65,37 @@ begin
   if new.name is null or new.name = '' or octet_length(new.name) > 200 or strpos(new.name, '.') > 0
     or new.name ~ '[\u0001-\u001f\u007f]' or new.name <> btrim(new.name)
   then
-    perform rowcron._refuse('RCNAM', format('name %s is not valid', coalesce(quote_ident(left(new.name, 60)), 'null')),
-      'A name has 1 to 200 bytes, no dot, no control characters, no space at either end.',
-      'For example ''close-the-books''.');
+    raise exception using
+      errcode = 'RCNAM',
+      message = format('name %s is not valid', coalesce(quote_ident(left(new.name, 60)), 'null')),
+      detail = 'A name has 1 to 200 bytes, no dot, no control characters, no space at either end.',
+      hint = 'For example ''close-the-books''.';
   end if;
   if new.queue is null or new.queue = '' or octet_length(new.queue) > 200 or new.queue ~ '[\u0001-\u001f\u007f]' then
-    perform rowcron._refuse('RCNAM', format('queue %s is not valid', coalesce(quote_ident(left(new.queue, 60)), 'null')),
-      'A queue has 1 to 200 bytes and no control characters.', 'For example ''default'' or ''mail''.');
+    raise exception using
+      errcode = 'RCNAM',
+      message = format('queue %s is not valid', coalesce(quote_ident(left(new.queue, 60)), 'null')),
+      detail = 'A queue has 1 to 200 bytes and no control characters.',
+      hint = 'For example ''default'' or ''mail''.';
   end if;
 
   kinds := rowcron._read_setting('kinds');
   if new.kind is null or not kinds ? new.kind then
-    perform rowcron._refuse('RCKND', format('kind "%s" is not known', new.kind),
-      format('Kinds are %s.', (select string_agg(k, ', ') from jsonb_array_elements_text(kinds) as k)),
-      'Leave it out for sql. A further kind is added to the setting "kinds".');
+    raise exception using
+      errcode = 'RCKND',
+      message = format('kind "%s" is not known', new.kind),
+      detail = format('Kinds are %s.', (select string_agg(k, ', ') from jsonb_array_elements_text(kinds) as k)),
+      hint = 'Leave it out for sql. A further kind is added to the setting "kinds".';
   end if;
   if new.kind <> 'sql' and to_regrole('rowcron_' || new.kind) is not null
     and (tg_op = 'INSERT' or new.kind <> old.kind)
     and not pg_has_role(new.owner, 'rowcron_' || new.kind, 'usage')
   then
-    perform rowcron._refuse('RCOWN', format('"%s" may not own jobs of kind "%s"', new.owner, new.kind),
-      format('That takes membership of the role rowcron_%s.', new.kind),
-      format('As an administrator: grant rowcron_%s to %s;', new.kind, new.owner));
+    raise exception using
+      errcode = 'RCOWN',
+      message = format('"%s" may not own jobs of kind "%s"', new.owner, new.kind),
+      detail = format('That takes membership of the role rowcron_%s.', new.kind),
+      hint = format('As an administrator: grant rowcron_%s to %s;', new.kind, new.owner);
   end if;
 
   perform rowcron._check_timezone(new.timezone);
@@ -113,8 +128,11 @@ begin
   where c.wrong
   limit 1;
   if field is not null then
-    perform rowcron._refuse('RCLIM', format('%s "%s" is out of range', field, bad),
-      format('Allowed: %s.', allowed), format('Leave out the column %s for its default.', field));
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('%s "%s" is out of range', field, bad),
+      detail = format('Allowed: %s.', allowed),
+      hint = format('Leave out the column %s for its default.', field);
   end if;
 
   perform rowcron._check_command(new);
@@ -132,46 +150,63 @@ declare
   bare text;
 begin
   if job.command is null or btrim(job.command, E' \t\r\n') = '' or octet_length(job.command) > 1048576 then
-    perform rowcron._refuse('RCCMD', format('command of job "%s" is %s', job.name,
-        case when octet_length(job.command) > 1048576 then 'longer than 1 MiB' else 'empty' end),
-      'A command has 1 byte to 1 MiB.', 'For example ''select 1''; put long code into a function and call it.');
+    raise exception using
+      errcode = 'RCCMD',
+      message = format('command of job "%s" is %s', job.name, case when octet_length(job.command) > 1048576 then 'longer than 1 MiB' else 'empty' end),
+      detail = 'A command has 1 byte to 1 MiB.',
+      hint = 'For example ''select 1''; put long code into a function and call it.';
   end if;
   if octet_length(job.args::text) > 1048576 then
-    perform rowcron._refuse('RCCMD', format('args of job "%s" are longer than 1 MiB', job.name),
-      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+    raise exception using
+      errcode = 'RCCMD',
+      message = format('args of job "%s" are longer than 1 MiB', job.name),
+      detail = 'They are written as JSON of at most 1 MiB.',
+      hint = 'Store large data in a table and hand over its key.';
   end if;
   if job.connection is not null and job.kind <> 'sql' then
-    perform rowcron._refuse('RCCON', format('job "%s" of kind "%s" names a connection', job.name, job.kind),
-      'Only SQL jobs run over a connection.', 'Leave out the column connection.');
+    raise exception using
+      errcode = 'RCCON',
+      message = format('job "%s" of kind "%s" names a connection', job.name, job.kind),
+      detail = 'Only SQL jobs run over a connection.',
+      hint = 'Leave out the column connection.';
   end if;
   if job.kind = 'sql' then
     -- comments and white space ahead of the first word
     bare := regexp_replace(job.command, '^(\s|--[^\n]*(\n|$)|/\*([^*]|\*+[^*/])*\*+/)+', '');
     if job.connection is not null then
       if not rowcron._may_use_connection(job.owner, job.connection) then
-        perform rowcron._refuse('RCCON', format('"%s" may not use the connection "%s"', job.owner, job.connection),
-          'A job with a connection runs as whoever that connection logs in as.',
-          format('As an administrator: select rowcron.grant_connection(%L, %L);', job.connection, job.owner));
+        raise exception using
+          errcode = 'RCCON',
+          message = format('"%s" may not use the connection "%s"', job.owner, job.connection),
+          detail = 'A job with a connection runs as whoever that connection logs in as.',
+          hint = format('As an administrator: select rowcron.grant_connection(%L, %L);', job.connection, job.owner);
       end if;
     elsif bare ~* ('^(vacuum|create\s+(unique\s+)?index\s+concurrently|drop\s+index\s+concurrently'
       || '|reindex\s+(\([^)]*\)\s*)?(index|table|schema|database|system)\s+concurrently|alter\s+system'
       || '|(create|drop)\s+(database|tablespace)|begin|commit|rollback|start\s+transaction|end)\M')
     then
-      perform rowcron._refuse('RCCMD', format('"%s" cannot run inside a job''s transaction', left(split_part(bare, E'\n', 1), 60)),
-        'A SQL job is one transaction: its effect and its record commit together.',
-        'Name a connection of the worker''s configuration in the column connection to run it outside of one.');
+      raise exception using
+        errcode = 'RCCMD',
+        message = format('"%s" cannot run inside a job''s transaction', left(split_part(bare, E'\n', 1), 60)),
+        detail = 'A SQL job is one transaction: its effect and its record commit together.',
+        hint = 'Name a connection of the worker''s configuration in the column connection to run it outside of one.';
     end if;
   elsif job.kind = 'http' then
     if job.command !~* '^\s*([A-Z]+\s+)?https?://[^\s/?#]+\S*\s*(\r?\n|$)' then
-      perform rowcron._refuse('RCCMD', format('command "%s" is not an http request', left(split_part(job.command, E'\n', 1), 60)),
-        'Its first line is [METHOD] URL, the URL begins with http:// or https://.',
-        'For example ''POST https://example.org/hook''.');
+      raise exception using
+        errcode = 'RCCMD',
+        message = format('command "%s" is not an http request', left(split_part(job.command, E'\n', 1), 60)),
+        detail = 'Its first line is [METHOD] URL, the URL begins with http:// or https://.',
+        hint = 'For example ''POST https://example.org/hook''.';
     end if;
     if upper((regexp_match(job.command, '^\s*([A-Za-z]+)\s+http'))[1])
       not in ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
     then
-      perform rowcron._refuse('RCCMD', format('method "%s" is not known', (regexp_match(job.command, '^\s*([A-Za-z]+)'))[1]),
-        'Methods are GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.', 'For example ''POST https://example.org/hook''.');
+      raise exception using
+        errcode = 'RCCMD',
+        message = format('method "%s" is not known', (regexp_match(job.command, '^\s*([A-Za-z]+)'))[1]),
+        detail = 'Methods are GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.',
+        hint = 'For example ''POST https://example.org/hook''.';
     end if;
     bare := (
       select l.line
@@ -184,14 +219,19 @@ begin
       limit 1
     );
     if bare is not null then
-      perform rowcron._refuse('RCCMD', format('header line "%s" is not valid', left(bare, 60)),
-        'After the first line each line is Name: value; Expect-Status takes codes and ranges.',
-        'For example ''Expect-Status: 200-299, 404''.');
+      raise exception using
+        errcode = 'RCCMD',
+        message = format('header line "%s" is not valid', left(bare, 60)),
+        detail = 'After the first line each line is Name: value; Expect-Status takes codes and ranges.',
+        hint = 'For example ''Expect-Status: 200-299, 404''.';
     end if;
   elsif job.kind = 'python' then
     if job.command !~ '^[A-Za-z_][A-Za-z0-9_.:-]{0,199}$' then
-      perform rowcron._refuse('RCCMD', format('command "%s" is not a handler''s name', left(job.command, 60)),
-        'A python job names a registered handler: a letter, then letters, digits, _ . : -.', 'For example ''send_mail''.');
+      raise exception using
+        errcode = 'RCCMD',
+        message = format('command "%s" is not a handler''s name', left(job.command, 60)),
+        detail = 'A python job names a registered handler: a letter, then letters, digits, _ . : -.',
+        hint = 'For example ''send_mail''.';
     end if;
   end if;
 end
@@ -199,6 +239,9 @@ $$;
 comment on function rowcron._check_command(rowcron.job) is
   'Refuses a command or args that its kind cannot run. Raises RCCMD, RCCON.';
 
+drop trigger if exists a05_owner on rowcron.job;
+create trigger a05_owner before insert on rowcron.job
+for each row execute function rowcron._check_owner();
 drop trigger if exists b10_check on rowcron.job;
 create trigger b10_check before insert or update on rowcron.job
 for each row execute function rowcron._check_job();

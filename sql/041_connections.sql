@@ -34,7 +34,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into rowcron.change (action, new)
+  insert into rowcron.change (action, new_values)
   values ('grant', jsonb_build_object(
     'connection', grant_connection.connection, 'grantee', grant_connection.grantee, 'granted', true));
 end
@@ -47,7 +47,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into rowcron.change (action, new)
+  insert into rowcron.change (action, new_values)
   values ('grant', jsonb_build_object(
     'connection', revoke_connection.connection, 'grantee', revoke_connection.grantee, 'granted', false));
 end

@@ -66,7 +66,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   at timestamptz := clock_timestamp();
-  parsed rowcron._parsed;
+  meaning rowcron._parsed;
   following timestamptz;
 begin
   if tg_op = 'UPDATE'
@@ -83,34 +83,36 @@ begin
     end if;
   else
     if new.schedule is not null then
-      parsed := rowcron._parse(new.schedule, new.owner || '.' || new.name);
+      meaning := rowcron._parse(new.schedule, new.owner || '.' || new.name);
     end if;
     if tg_op = 'INSERT' then
       insert into rowcron.lane (queue, kind) values (new.queue, new.kind) on conflict do nothing;
       insert into rowcron.agenda (job_id, owner, queue, kind, enabled, max_running, parsed, high_water, booted_at)
       values (
-        new.id, new.owner, new.queue, new.kind, new.enabled, new.max_running, parsed, at,
-        case when (parsed).form = 'reboot' then pg_postmaster_start_time() end);
+        new.id, new.owner, new.queue, new.kind, new.enabled, new.max_running, meaning, at,
+        case when (meaning).form = 'reboot' then pg_postmaster_start_time() end);
     else
       perform rowcron._close_books(old, at,
         case when old.enabled and not new.enabled then 'paused before a worker fired it'
           else 'schedule changed before a worker fired it' end);
     end if;
     following := rowcron._next_in_window(
-      new, parsed, (select a.high_water from rowcron.agenda as a where a.job_id = new.id),
+      new, meaning, (select a.high_water from rowcron.agenda as a where a.job_id = new.id),
       (select a.runs_fired from rowcron.agenda as a where a.job_id = new.id));
-    if following is null and (parsed).form = 'at' and new.enabled
+    if following is null and (meaning).form = 'at' and new.enabled
       and (tg_op = 'INSERT' or new.schedule is distinct from old.schedule)
     then
-      perform rowcron._refuse('RCSCH', format('schedule "%s" lies in the past or outside of the window', new.schedule),
-        format('It is now %s.', rowcron._local_text(at, new.timezone)),
-        'Name a later instant, or leave out the schedule and call rowcron.run_now.');
+      raise exception using
+        errcode = 'RCSCH',
+        message = format('schedule "%s" lies in the past or outside of the window', new.schedule),
+        detail = format('It is now %s.', rowcron._local_text(at, new.timezone)),
+        hint = 'Name a later instant, or leave out the schedule and call rowcron.run_now.';
     end if;
     update rowcron.agenda as a
     set
       queue = new.queue, kind = new.kind, enabled = new.enabled, max_running = new.max_running,
-      parsed = _follow_job.parsed, next_run_at = following,
-      booted_at = case when (_follow_job.parsed).form = 'reboot' and new.enabled
+      parsed = meaning, next_run_at = following,
+      booted_at = case when (meaning).form = 'reboot' and new.enabled
         then coalesce(a.booted_at, pg_postmaster_start_time()) end
     where a.job_id = new.id;
     if new.enabled and tg_op = 'UPDATE' then
@@ -211,7 +213,7 @@ begin
   else
     before := jsonb_strip_nulls(to_jsonb(old));
   end if;
-  insert into rowcron.change (by, action, job_id, job, owner, old, new)
+  insert into rowcron.change (changed_by, action, job_id, job, owner, old_values, new_values)
   values (current_setting('rowcron.actor'), lower(tg_op), job.id, job.name, job.owner, before, after);
   return null;
 end

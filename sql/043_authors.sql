@@ -25,9 +25,11 @@ begin
   where j.name = _job_named.name
     and j.owner = coalesce(to_regrole(quote_ident(_job_named.owner)), to_regrole(_job_named.owner));
   if found.id is null then
-    perform rowcron._refuse('RCNOJ', format('there is no job "%s"', name),
-      format('"%s" sees no such job of "%s".', current_user, owner),
-      'select owner, name from rowcron.job; shows the jobs that you can see.');
+    raise exception using
+      errcode = 'RCNOJ',
+      message = format('there is no job "%s"', name),
+      detail = format('"%s" sees no such job of "%s".', current_user, owner),
+      hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
   end if;
   return found;
 end
@@ -113,8 +115,11 @@ declare
 begin
   delete from rowcron.job as j where j.id = job.id;
   if not found then
-    perform rowcron._refuse('RCOWN', format('"%s" may not remove job "%s"', current_user, job.name),
-      format('It belongs to "%s".', job.owner), format('set role %s;', job.owner));
+    raise exception using
+      errcode = 'RCOWN',
+      message = format('"%s" may not remove job "%s"', current_user, job.name),
+      detail = format('It belongs to "%s".', job.owner),
+      hint = format('set role %s;', job.owner);
   end if;
   return job.id;
 end
@@ -131,8 +136,11 @@ declare
 begin
   update rowcron.job as j set enabled = wanted where j.id = job.id and j.enabled <> wanted;
   if not found and job.enabled <> wanted then
-    perform rowcron._refuse('RCOWN', format('"%s" may not change job "%s"', current_user, job.name),
-      format('It belongs to "%s".', job.owner), format('set role %s;', job.owner));
+    raise exception using
+      errcode = 'RCOWN',
+      message = format('"%s" may not change job "%s"', current_user, job.name),
+      detail = format('It belongs to "%s".', job.owner),
+      hint = format('set role %s;', job.owner);
   end if;
   return job.id;
 end

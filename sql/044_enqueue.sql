@@ -15,16 +15,25 @@ declare
   run_id bigint;
 begin
   if key is not null and (key = '' or octet_length(key) > 500 or key_ttl is null or key_ttl <= '0' or key_ttl > '366 days') then
-    perform rowcron._refuse('RCKEY', format('key "%s" or its time to live "%s" is not valid', left(key, 60), key_ttl),
-      'A key has 1 to 500 bytes and lives more than 0 and at most 366 days.', 'For example key => ''invoice-4711'', key_ttl => ''1 day''.');
+    raise exception using
+      errcode = 'RCKEY',
+      message = format('key "%s" or its time to live "%s" is not valid', left(key, 60), key_ttl),
+      detail = 'A key has 1 to 500 bytes and lives more than 0 and at most 366 days.',
+      hint = 'For example key => ''invoice-4711'', key_ttl => ''1 day''.';
   end if;
   if octet_length(args::text) > 1048576 then
-    perform rowcron._refuse('RCCMD', format('args of a run of job "%s" are longer than 1 MiB', job.name),
-      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+    raise exception using
+      errcode = 'RCCMD',
+      message = format('args of a run of job "%s" are longer than 1 MiB', job.name),
+      detail = 'They are written as JSON of at most 1 MiB.',
+      hint = 'Store large data in a table and hand over its key.';
   end if;
   if due_at is not null and not isfinite(due_at) then
-    perform rowcron._refuse('RCLIM', format('due_at "%s" is not an instant', due_at),
-      'A run is due at some time.', 'Leave it out for now.');
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('due_at "%s" is not an instant', due_at),
+      detail = 'A run is due at some time.',
+      hint = 'Leave it out for now.';
   end if;
   for attempt in 1..3 loop
     insert into rowcron.run (
@@ -99,12 +108,18 @@ declare
   wanted rowcron.job := rowcron._job_named(job, owner);
 begin
   if exists (select from unnest(args) as a where octet_length(a::text) > 1048576) then
-    perform rowcron._refuse('RCCMD', format('args of a run of job "%s" are longer than 1 MiB', wanted.name),
-      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+    raise exception using
+      errcode = 'RCCMD',
+      message = format('args of a run of job "%s" are longer than 1 MiB', wanted.name),
+      detail = 'They are written as JSON of at most 1 MiB.',
+      hint = 'Store large data in a table and hand over its key.';
   end if;
   if due_at is not null and not isfinite(due_at) then
-    perform rowcron._refuse('RCLIM', format('due_at "%s" is not an instant', due_at),
-      'A run is due at some time.', 'Leave it out for now.');
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('due_at "%s" is not an instant', due_at),
+      detail = 'A run is due at some time.',
+      hint = 'Leave it out for now.';
   end if;
   return query
   insert into rowcron.run (

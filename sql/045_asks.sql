@@ -11,14 +11,17 @@ as $$
 begin
   if current_user <> 'rowcron_owner' then
     if new.action in ('insert', 'update', 'delete') then
-      perform rowcron._refuse('RCOWN', 'changes of jobs are recorded by the database',
-        format('"%s" inserted one by hand.', current_user), 'Change the job itself.');
+      raise exception using
+        errcode = 'RCOWN',
+        message = 'changes of jobs are recorded by the database',
+        detail = format('"%s" inserted one by hand.', current_user),
+        hint = 'Change the job itself.';
     end if;
-    new.by := current_user;
-    new.at := clock_timestamp();
+    new.changed_by := current_user;
+    new.changed_at := clock_timestamp();
     new.xid := pg_current_xact_id();
   else
-    new.by := coalesce(new.by, current_user);
+    new.changed_by := coalesce(new.changed_by, current_user);
   end if;
   return new;
 end
@@ -44,20 +47,23 @@ declare
 begin
   -- not FOR UPDATE: a SQL job holds its run row FOR KEY SHARE while it executes
   select r.* into live from rowcron.run as r where r.id = asked.run_id for no key update;
-  if live.id is null or not rowcron._may(asked.by, live.owner) then
-    perform rowcron._refuse('RCNOR', format('run %s is not live', asked.run_id),
-      'It has ended, or never was, or is somebody else''s.', 'select * from rowcron.active; shows what is live.');
+  if live.id is null or not rowcron._may(asked.changed_by, live.owner) then
+    raise exception using
+      errcode = 'RCNOR',
+      message = format('run %s is not live', asked.run_id),
+      detail = 'It has ended, or never was, or is somebody else''s.',
+      hint = 'select * from rowcron.active; shows what is live.';
   end if;
   asked.job_id := live.job_id;
   asked.job := live.job;
   asked.owner := live.owner;
   if live.state = 'running' then
-    update rowcron.run as r set cancel_asked_by = asked.by where r.id = live.id;
-    asked.new := '"asked"';
+    update rowcron.run as r set cancel_asked_by = asked.changed_by where r.id = live.id;
+    asked.new_values := '"asked"';
     perform rowcron._notify();
   else
-    perform rowcron._end_run(live, 'cancelled', format('cancelled by %s', asked.by));
-    asked.new := '"cancelled"';
+    perform rowcron._end_run(live, 'cancelled', format('cancelled by %s', asked.changed_by));
+    asked.new_values := '"cancelled"';
   end if;
   return asked;
 end
@@ -75,28 +81,37 @@ declare
 begin
   if asked.action = 'retry' then
     select l.* into ended from rowcron.ledger as l where l.run_id = asked.run_id and l.final;
-    if ended.run_id is null or not rowcron._may(asked.by, ended.owner) then
-      perform rowcron._refuse('RCNOR', format('run %s has not ended', asked.run_id),
-        'It is live, or never was, or is somebody else''s.', 'select * from rowcron.history; shows what has ended.');
+    if ended.run_id is null or not rowcron._may(asked.changed_by, ended.owner) then
+      raise exception using
+        errcode = 'RCNOR',
+        message = format('run %s has not ended', asked.run_id),
+        detail = 'It is live, or never was, or is somebody else''s.',
+        hint = 'select * from rowcron.history; shows what has ended.';
     end if;
     select j.* into job from rowcron.job as j where j.id = ended.job_id;
   else
     select j.* into job from rowcron.job as j where j.name = asked.job and j.owner = asked.owner;
   end if;
-  if job.id is null or not rowcron._may(asked.by, job.owner) then
-    perform rowcron._refuse('RCNOJ', format('there is no job "%s"', coalesce(asked.job, ended.job)),
-      format('"%s" sees no such job.', asked.by), 'select owner, name from rowcron.job; shows the jobs that you can see.');
+  if job.id is null or not rowcron._may(asked.changed_by, job.owner) then
+    raise exception using
+      errcode = 'RCNOJ',
+      message = format('there is no job "%s"', coalesce(asked.job, ended.job)),
+      detail = format('"%s" sees no such job.', asked.changed_by),
+      hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
   end if;
-  if octet_length(asked.new::text) > 1048576 then
-    perform rowcron._refuse('RCCMD', format('args of a run of job "%s" are longer than 1 MiB', job.name),
-      'They are written as JSON of at most 1 MiB.', 'Store large data in a table and hand over its key.');
+  if octet_length(asked.new_values::text) > 1048576 then
+    raise exception using
+      errcode = 'RCCMD',
+      message = format('args of a run of job "%s" are longer than 1 MiB', job.name),
+      detail = 'They are written as JSON of at most 1 MiB.',
+      hint = 'Store large data in a table and hand over its key.';
   end if;
   insert into rowcron.run (
     job_id, job, owner, queue, kind, handler, state, priority, due_at, through_pause, args, retry_of
   )
   values (
     job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command end, 'ready',
-    job.priority, clock_timestamp(), not job.enabled, coalesce(asked.new, ended.args), ended.run_id
+    job.priority, clock_timestamp(), not job.enabled, coalesce(asked.new_values, ended.args), ended.run_id
   )
   returning id into asked.run_id;
   asked.job_id := job.id;
@@ -113,38 +128,47 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  grantee regrole;
+  favoured regrole;
 begin
   if new.action = 'cancel' then
     return rowcron._cancel(new);
   elsif new.action in ('run', 'retry') then
     return rowcron._run_again(new);
   elsif new.action in ('hold', 'release') then
-    if not pg_has_role(new.by, 'rowcron_operator', 'usage') and not pg_has_role(new.by, 'rowcron_owner', 'usage') then
-      perform rowcron._refuse('RCOWN', format('"%s" may not hold or release', new.by),
-        'That takes membership of rowcron_operator.', format('As an administrator: grant rowcron_operator to %I;', new.by));
+    if not pg_has_role(new.changed_by, 'rowcron_operator', 'usage') and not pg_has_role(new.changed_by, 'rowcron_owner', 'usage') then
+      raise exception using
+        errcode = 'RCOWN',
+        message = format('"%s" may not hold or release', new.changed_by),
+        detail = 'That takes membership of rowcron_operator.',
+        hint = format('As an administrator: grant rowcron_operator to %I;', new.changed_by);
     end if;
-    new.old := (select s.value from rowcron.setting as s where s.name = 'hold' for update);
-    new.new := case when new.action = 'hold' then jsonb_build_object(
-      'reason', coalesce(new.new ->> 'reason', ''), 'by', new.by, 'at', new.at) else 'null' end;
-    update rowcron.setting as s set value = new.new where s.name = 'hold';
+    new.old_values := (select s.value from rowcron.setting as s where s.name = 'hold' for update);
+    new.new_values := case when new.action = 'hold' then jsonb_build_object(
+      'reason', coalesce(new.new_values ->> 'reason', ''), 'by', new.changed_by, 'at', new.changed_at) else 'null' end;
+    update rowcron.setting as s set value = new.new_values where s.name = 'hold';
     perform rowcron._notify();
   elsif new.action = 'grant' then
-    if not pg_has_role(new.by, 'rowcron_owner', 'usage') then
-      perform rowcron._refuse('RCOWN', format('"%s" may not grant connections', new.by),
-        'That takes membership of rowcron_owner.', 'Ask whoever installed rowcron.');
+    if not pg_has_role(new.changed_by, 'rowcron_owner', 'usage') then
+      raise exception using
+        errcode = 'RCOWN',
+        message = format('"%s" may not grant connections', new.changed_by),
+        detail = 'That takes membership of rowcron_owner.',
+        hint = 'Ask whoever installed rowcron.';
     end if;
-    grantee := coalesce(to_regrole(quote_ident(new.new ->> 'grantee')), to_regrole(new.new ->> 'grantee'));
-    if grantee is null or coalesce(new.new ->> 'connection', '') = '' then
-      perform rowcron._refuse('RCCON', format('connection "%s" cannot be granted to "%s"', new.new ->> 'connection', new.new ->> 'grantee'),
-        'A connection has a name, and a role must exist.', 'select rowcron.grant_connection(''admin'', ''alice'');');
+    favoured := coalesce(to_regrole(quote_ident(new.new_values ->> 'grantee')), to_regrole(new.new_values ->> 'grantee'));
+    if favoured is null or coalesce(new.new_values ->> 'connection', '') = '' then
+      raise exception using
+        errcode = 'RCCON',
+        message = format('connection "%s" cannot be granted to "%s"', new.new_values ->> 'connection', new.new_values ->> 'grantee'),
+        detail = 'A connection has a name, and a role must exist.',
+        hint = 'select rowcron.grant_connection(''admin'', ''alice'');';
     end if;
-    if (new.new ->> 'granted')::boolean then
+    if (new.new_values ->> 'granted')::boolean then
       insert into rowcron.connection_grant (connection, grantee, granted_by)
-      values (new.new ->> 'connection', grantee, new.by) on conflict do nothing;
+      values (new.new_values ->> 'connection', favoured, new.changed_by) on conflict do nothing;
     else
       delete from rowcron.connection_grant as g
-      where g.connection = new.new ->> 'connection' and g.grantee = _carry_out.grantee;
+      where g.connection = new.new_values ->> 'connection' and g.grantee = favoured;
     end if;
   end if;
   return new;
@@ -165,7 +189,7 @@ create or replace function rowcron.cancel(run bigint) returns text
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into rowcron.change (action, run_id) values ('cancel', run) returning new #>> '{}'
+  insert into rowcron.change (action, run_id) values ('cancel', run) returning new_values #>> '{}'
 $$;
 comment on function rowcron.cancel(bigint) is
   'Cancels a run: "cancelled" when it had not started, "asked" when its worker is told to stop it. Raises RCNOR.';
@@ -187,7 +211,7 @@ declare
   wanted rowcron.job := rowcron._job_named(job, owner);
   run bigint;
 begin
-  insert into rowcron.change as c (action, job, owner, new)
+  insert into rowcron.change as c (action, job, owner, new_values)
   values ('run', wanted.name, wanted.owner, args)
   returning c.run_id into run;
   return run;
@@ -200,7 +224,7 @@ create or replace function rowcron.hold(reason text default '') returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into rowcron.change (action, new) values ('hold', jsonb_build_object('reason', reason))
+  insert into rowcron.change (action, new_values) values ('hold', jsonb_build_object('reason', reason))
 $$;
 comment on function rowcron.hold(text) is
   'Everything stands still: nothing fires, nothing is claimed; what runs ends. For operators. Raises RCOWN.';

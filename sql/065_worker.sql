@@ -23,14 +23,20 @@ begin
   if worker_id is null or kinds is null
     or coalesce(lease not between '1 second' and '1 day', true) or coalesce(poll not between '10 milliseconds' and '1 hour', true)
   then
-    perform rowcron._refuse('RCLIM', 'a worker''s id, kinds, lease and poll must be given',
-      'A lease is 1 s to 1 day, a poll 10 ms to 1 hour.', 'For example lease => ''10 s'', poll => ''5 s''.');
+    raise exception using
+      errcode = 'RCLIM',
+      message = 'a worker''s id, kinds, lease and poll must be given',
+      detail = 'A lease is 1 s to 1 day, a poll 10 ms to 1 hour.',
+      hint = 'For example lease => ''10 s'', poll => ''5 s''.';
   end if;
   if version ~ '^\d+\.\d+\.\d+' and
     (regexp_match(version, '^(\d+)\.(\d+)\.(\d+)'))::integer[] < (regexp_match(oldest, '^(\d+)\.(\d+)\.(\d+)'))::integer[]
   then
-    perform rowcron._refuse('RCVER', format('worker %s is too old for this schema', version),
-      format('The schema is %s and serves workers from %s on.', rowcron.version(), oldest), 'pip install --upgrade rowcron');
+    raise exception using
+      errcode = 'RCVER',
+      message = format('worker %s is too old for this schema', version),
+      detail = format('The schema is %s and serves workers from %s on.', rowcron.version(), oldest),
+      hint = 'pip install --upgrade rowcron';
   end if;
   insert into rowcron.worker (
     id, host, pid, version, queues, kinds, handlers, concurrency, lease, poll, started_at, seen_at, expires_at
@@ -50,9 +56,11 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform rowcron._refuse('RCWRK', format('worker %s was declared lost', worker_id),
-    'It was silent for longer than its lease, or said that it stops; its runs were handed out.',
-    'Stop what it runs and begin anew with another id.');
+  raise exception using
+    errcode = 'RCWRK',
+    message = format('worker %s was declared lost', worker_id),
+    detail = 'It was silent for longer than its lease, or said that it stops; its runs were handed out.',
+    hint = 'Stop what it runs and begin anew with another id.';
 end
 $$;
 comment on function rowcron._refuse_lost(uuid) is 'Tells a worker that it is not one any more. Raises RCWRK.';
@@ -150,8 +158,8 @@ as $$
   select coalesce(jsonb_agg(c.line order by c.id), '[]')
   from (
     select c.id, jsonb_build_object(
-      'id', c.id, 'at', c.at, 'by', c.by, 'action', c.action, 'job', c.job, 'owner', c.owner, 'run_id', c.run_id,
-      'columns', case when c.action = 'update' then (select jsonb_agg(k) from jsonb_object_keys(c.new) as k) end
+      'id', c.id, 'at', c.changed_at, 'by', c.changed_by, 'action', c.action, 'job', c.job, 'owner', c.owner, 'run_id', c.run_id,
+      'columns', case when c.action = 'update' then (select jsonb_agg(k) from jsonb_object_keys(c.new_values) as k) end
     ) as line
     from rowcron.change as c
     where c.id > since and c.xid < pg_snapshot_xmin(pg_current_snapshot())

@@ -168,9 +168,11 @@ begin
     select from unnest(outcomes) as o
     where o is null or o not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost')
   ) or cardinality(run_ids) <> cardinality(tokens) or cardinality(run_ids) <> cardinality(outcomes) then
-    perform rowcron._refuse('RCLIM', 'reports are not well formed',
-      'Outcomes are succeeded, failed, fatal, cancelled, released, lost; each run has a token and an outcome.',
-      'select rowcron.finish(run_id, token, ''succeeded'');');
+    raise exception using
+      errcode = 'RCLIM',
+      message = 'reports are not well formed',
+      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost; each run has a token and an outcome.',
+      hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
   end if;
 
   return query
@@ -245,15 +247,20 @@ begin
   if _finish_one.outcome is null
     or _finish_one.outcome not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost')
   then
-    perform rowcron._refuse('RCLIM', format('outcome "%s" is not known', _finish_one.outcome),
-      'Outcomes are succeeded, failed, fatal, cancelled, released, lost.', 'select rowcron.finish(run_id, token, ''succeeded'');');
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('outcome "%s" is not known', _finish_one.outcome),
+      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost.',
+      hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
   end if;
   select r.* into live from rowcron.run as r
   where r.id = _finish_one.run_id and r.seal = md5(_finish_one.token::text)::uuid for update;
   if live.id is null then
-    perform rowcron._refuse('RCCLM', format('the claim of run %s is lost', _finish_one.run_id),
-      'The token is not that of a claim that stands: the run was handed out again, or has ended.',
-      'Drop what was done for it if it can be dropped; the ledger tells what became of the run.');
+    raise exception using
+      errcode = 'RCCLM',
+      message = format('the claim of run %s is lost', _finish_one.run_id),
+      detail = 'The token is not that of a claim that stands: the run was handed out again, or has ended.',
+      hint = 'Drop what was done for it if it can be dropped; the ledger tells what became of the run.';
   end if;
   if _finish_one.outcome in ('succeeded', 'fatal', 'cancelled') then
     perform rowcron._end_run(live, case when _finish_one.outcome = 'fatal' then 'failed' else _finish_one.outcome end,

@@ -29,8 +29,11 @@ begin
   where r.id = _claimed_command.run_id and r.seal = md5(_claimed_command.token::text)::uuid
     and r.owner = _claimed_command.owner and j.kind = 'sql' and j.connection is null;
   if command is null then
-    perform rowcron._refuse('RCCLM', format('the claim of run %s is lost', run_id),
-      'The token is not that of a claim that stands, or the run is not this owner''s SQL job.', 'Nothing was executed.');
+    raise exception using
+      errcode = 'RCCLM',
+      message = format('the claim of run %s is lost', run_id),
+      detail = 'The token is not that of a claim that stands, or the run is not this owner''s SQL job.',
+      hint = 'Nothing was executed.';
   end if;
 end
 $$;
@@ -76,8 +79,11 @@ begin
   end if;
   return new;
 exception when lock_not_available then
-  perform rowcron._refuse('RCEXE', format('the first job of "%s" has to wait', new.owner),
-    'Another role''s first job is being stored by a transaction that is still open.', 'Try again.');
+  raise exception using
+    errcode = 'RCEXE',
+    message = format('the first job of "%s" has to wait', new.owner),
+    detail = 'Another role''s first job is being stored by a transaction that is still open.',
+    hint = 'Try again.';
 end
 $$;
 comment on function rowcron._open_executors() is 'Trigger 1 of 3: lets the owner create its executor. Raises RCEXE.';

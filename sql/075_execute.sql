@@ -25,13 +25,19 @@ begin
   select r.* into live from rowcron.run as r
   where r.id = _begin_execute.run_id and r.seal = md5(_begin_execute.token::text)::uuid for key share;
   if live.id is null then
-    perform rowcron._refuse('RCCLM', format('the claim of run %s is lost', run_id),
-      'The token is not that of a claim that stands: the run was handed out again, or has ended.', 'Nothing was executed.');
+    raise exception using
+      errcode = 'RCCLM',
+      message = format('the claim of run %s is lost', run_id),
+      detail = 'The token is not that of a claim that stands: the run was handed out again, or has ended.',
+      hint = 'Nothing was executed.';
   end if;
   select j.* into job from rowcron.job as j where j.id = live.job_id and j.owner = live.owner;
   if job.id is null then
-    perform rowcron._refuse('RCNOJ', format('job "%s" of run %s was deleted', live.job, run_id),
-      'There is no command to execute any more.', 'Report the run as failed.');
+    raise exception using
+      errcode = 'RCNOJ',
+      message = format('job "%s" of run %s was deleted', live.job, run_id),
+      detail = 'There is no command to execute any more.',
+      hint = 'Report the run as failed.';
   end if;
   executor := (
     select e.name
@@ -62,8 +68,11 @@ begin
   select r.* into live from rowcron.run as r
   where r.id = _end_execute.run_id and r.seal = md5(_end_execute.token::text)::uuid for update;
   if live.id is null then
-    perform rowcron._refuse('RCCLM', format('the claim of run %s is lost', run_id),
-      'The run was ended while it was executed.', 'What it did is rolled back.');
+    raise exception using
+      errcode = 'RCCLM',
+      message = format('the claim of run %s is lost', run_id),
+      detail = 'The run was ended while it was executed.',
+      hint = 'What it did is rolled back.';
   end if;
   if state is null then
     perform rowcron._end_run(live, 'succeeded', null, null, null,

@@ -248,9 +248,12 @@ begin
   select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
   select r.* into live from rowcron.run as r where r.job_id = wanted.id order by r.state = 'running', r.due_at limit 1;
   select count(*) into running from rowcron.run as r where r.job_id = wanted.id and r.state = 'running';
-  return query values
+  return query
+  select g.gate, g.holds, g.detail, case when g.holds then g.hint end
+  from (values
   ('held', rowcron._read_setting('hold') <> 'null',
-    coalesce(format('everything is held by %s: %s', rowcron._read_setting('hold') ->> 'by', rowcron._read_setting('hold') ->> 'reason'), ''),
+    case when rowcron._read_setting('hold') = 'null' then 'nothing is held' else format(
+      'everything is held by %s: %s', rowcron._read_setting('hold') ->> 'by', rowcron._read_setting('hold') ->> 'reason') end,
     'select rowcron.release();'),
   ('paused', not wanted.enabled, case when wanted.enabled then 'the job is enabled' else 'the job is paused' end,
     format('select rowcron.resume(%L);', wanted.name)),
@@ -290,7 +293,8 @@ begin
       when rowcron._served(wanted.queue, wanted.kind, null)
       then format('no live worker has the handler "%s"', wanted.command)
       else format('no live worker serves queue "%s" and kind "%s"', wanted.queue, wanted.kind) end,
-    format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind));
+    format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind))
+  ) as g (gate, holds, detail, hint);
 end
 $$;
 comment on function rowcron.why_not_running(text, text) is

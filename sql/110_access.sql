@@ -49,11 +49,11 @@ create policy view on rowcron.ledger for select to rowcron_operator, rowcron_vie
 
 drop policy if exists own on rowcron.change;
 create policy own on rowcron.change for select to rowcron_user
-using (owner = (select rowcron._me()) or by = current_user);
+using (owner = (select rowcron._me()) or changed_by = current_user);
 drop policy if exists view on rowcron.change;
 create policy view on rowcron.change for select to rowcron_operator, rowcron_viewer using (true);
 drop policy if exists ask on rowcron.change;
-create policy ask on rowcron.change for insert to rowcron_user, rowcron_operator with check (by = current_user);
+create policy ask on rowcron.change for insert to rowcron_user, rowcron_operator with check (changed_by = current_user);
 
 grant select, insert, update, delete on rowcron.job to rowcron_user;
 grant select, update (enabled) on rowcron.job to rowcron_operator;
@@ -68,12 +68,12 @@ grant select on rowcron.executor, rowcron.connection_grant to rowcron_user;
 grant insert (
   job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause, key, key_expires_at, args
 ) on rowcron.run to rowcron_user, rowcron_operator;
-grant insert (action, job, owner, run_id, new) on rowcron.change to rowcron_user, rowcron_operator;
+grant insert (action, job, owner, run_id, new_values) on rowcron.change to rowcron_user, rowcron_operator;
 
 -- the calendar and what only reads its arguments
 grant execute on function
   rowcron.next_run, rowcron.next_runs, rowcron.explain, rowcron.version,
-  rowcron._me, rowcron._read_setting, rowcron._refuse, rowcron._local_text, rowcron._ledger_overflows
+  rowcron._me, rowcron._read_setting, rowcron._local_text, rowcron._ledger_overflows
 to rowcron_user, rowcron_operator, rowcron_viewer;
 
 -- what authors and operators call; each judges the caller by row security or by who signs a change
