@@ -1,0 +1,186 @@
+"""kind sql: `rowcron.execute`, which runs the command as its owner and records the end in one commit.
+
+Each connection here executes jobs and nothing else, one at a time; there are `--sql-connections` of them.
+The timeout is the server's own. Whoever survives it, or a cancel, for longer than the grace is terminated.
+A job that names a `connection` runs over that one instead, statement by statement (`rowcron.nonatomic`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import psycopg
+
+from rowcron import database, nonatomic
+from rowcron.connection import conninfo, connect
+from rowcron.errors import ClaimLost, RowcronError, Unavailable
+from rowcron.executors import Host, stopped
+from rowcron.handed import cut
+from rowcron.models import Outcome, Recorded, Run, Session
+
+QUERY_CANCELED = "57014"
+TRIES = 10  # to get a connection for a run that is claimed already
+CUT_AFTER = 5.0  # seconds between terminating a session and giving up on its connection
+
+
+class Lane:
+    """One connection and what it executes."""
+
+    def __init__(self) -> None:
+        self.connection: psycopg.AsyncConnection[Any] | None = None
+        self.session: Session | None = None
+        self.run: Run | None = None
+        self.wanted: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
+
+
+class Executor:
+    """Executes SQL jobs on its lanes."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.lanes: list[Lane] = []
+        self.idle: list[Lane] = []
+
+    @property
+    def room(self) -> int:
+        """As many as there are idle connections."""
+        return len(self.idle)
+
+    async def open(self) -> None:
+        """Make the lanes; each connects when it is first used."""
+        settings = self.host.settings
+        self.info = conninfo(settings.database_url)
+        bound = min(settings.sql_connections, settings.concurrency)
+        self.lanes = [Lane() for _ in range(bound)]
+        self.idle = list(self.lanes)
+        for lane in self.lanes:
+            lane.task = asyncio.create_task(self._work(lane))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for lane in self.lanes:
+            if lane.task is not None:
+                lane.task.cancel()
+            if lane.connection is not None:
+                await lane.connection.close()
+
+    def start(self, run: Run) -> None:
+        """Give the run to an idle lane."""
+        lane = self.idle.pop()
+        lane.run = run
+        run.state = lane
+        lane.wanted.set_result(run)
+
+    async def _work(self, lane: Lane) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            run = await lane.wanted
+            lane.wanted = loop.create_future()
+            try:
+                outcome = await self._execute(lane, run)
+            except Exception as error:
+                outcome = Outcome("failed", "worker", f"{type(error).__name__}: {error}")
+            lane.run = run.state = None
+            self.idle.append(lane)
+            self.host.done(run, outcome)
+
+    async def _execute(self, lane: Lane, run: Run) -> Outcome:
+        if run.connection_name is not None:
+            return await nonatomic.execute(self.host, lane, run)
+        for attempt in range(TRIES):
+            if run.stopping is not None:
+                return stopped(run)
+            try:
+                connection = await self._open(lane)
+                break
+            except RowcronError as error:
+                trouble = error.message
+            await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
+        else:
+            return Outcome("released", "connection", f"no connection to execute it: {trouble}")
+        try:
+            recorded, text = await database.execute(connection, run)
+        except ClaimLost as error:
+            return Outcome("lost", "claim", error.message, recorded=Recorded("lost", True, None))
+        except RowcronError as error:
+            return self._broken(lane, run, error)
+        reason = None if recorded.outcome == "succeeded" else run.stopping
+        return Outcome(recorded.outcome, reason, text, recorded=recorded)
+
+    def _broken(self, lane: Lane, run: Run, error: RowcronError) -> Outcome:
+        assert lane.connection is not None
+        if not lane.connection.closed:  # refused before the job began, and rolled back
+            if run.stopping is not None:
+                return stopped(run)
+            reason = "timeout" if error.code == QUERY_CANCELED else "refused"
+            return Outcome("failed", reason, error.message)
+        lane.connection = None
+        if lane.session is not None:
+            self.host.end_session(lane.session)
+        if run.stopping is None:
+            return Outcome("lost", "connection", error.message, in_doubt=True)
+        outcome = stopped(run)
+        outcome.in_doubt = True
+        if run.stopping == "timeout":
+            outcome.outcome = "lost"
+            outcome.error = f"did not end when its timeout of {run.timeout} had passed; terminated"
+        return outcome
+
+    async def _open(self, lane: Lane) -> psycopg.AsyncConnection[Any]:
+        if lane.connection is None or lane.connection.closed:
+            lane.connection = connection = await connect(self.info)
+            connection.add_notice_handler(lambda notice: self._notice(lane, notice))
+            try:
+                lane.session = await database.session_of(connection)
+            except psycopg.Error as error:
+                raise Unavailable(str(error)) from error
+        return lane.connection
+
+    def _notice(self, lane: Lane, notice: psycopg.errors.Diagnostic) -> None:
+        run = lane.run
+        if run is not None:
+            severity = (notice.severity_nonlocalized or "NOTICE").lower()
+            self.host.log.event(
+                "notice",
+                f"{run.owner}.{run.job} run {run.run_id} {severity}: {notice.message_primary}",
+                "warning" if severity == "warning" else "info",
+                run_id=run.run_id,
+                severity=severity,
+                message=notice.message_primary,
+                detail=notice.message_detail,
+            )
+
+    def stop(self, run: Run, grace: float) -> None:
+        """Cancel the statement, terminate its session after `grace`; at a timeout that has passed."""
+        lane: Lane = run.state
+        if lane.connection is None:
+            return  # it sees `run.stopping` before it begins
+        loop = asyncio.get_running_loop()
+        if run.stopping == "cancelled" and grace > 0:
+            self.cancelling = loop.create_task(self._cancel(lane, run, lane.connection))
+            loop.call_later(grace, self._terminate, lane, run)
+        else:
+            self._terminate(lane, run)
+
+    async def _cancel(self, lane: Lane, run: Run, connection: Any) -> None:
+        try:
+            await connection.cancel_safe(timeout=CUT_AFTER)
+        except psycopg.Error:
+            self._terminate(lane, run)
+
+    def _terminate(self, lane: Lane, run: Run) -> None:
+        if lane.run is not run or lane.connection is None:
+            return
+        if lane.session is None:
+            cut(lane.connection)
+            return
+        self.host.end_session(lane.session)
+        loop = asyncio.get_running_loop()
+        loop.call_later(CUT_AFTER, self._cut, lane, run, lane.connection)
+
+    def _cut(self, lane: Lane, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
+        if lane.run is run and lane.connection is connection:
+            cut(connection)

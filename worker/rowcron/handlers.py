@@ -1,0 +1,152 @@
+"""Handlers: functions that python jobs name.
+
+    from rowcron import handler, Run
+
+    @handler
+    def send_invoice(number: int, run: Run, connection: psycopg.Connection): ...
+
+A job's args become keyword arguments; a parameter named `args` takes all of them as they are. A parameter
+named `run` (or annotated `Run`) gets the run, one named `connection` (or annotated with psycopg's
+`Connection` or `AsyncConnection`) a database connection whose commit is the run's end. A plain function
+runs in a thread, an `async` one in the worker's event loop. What is returned is stored as the result.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from rowcron.capture import describe
+from rowcron.errors import RowcronError
+from rowcron.models import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+CONNECTIONS = frozenset({"Connection", "AsyncConnection"})
+
+
+class Abandon(Exception):
+    """Raise it in a handler when trying again cannot help: the run fails for good."""
+
+
+class RetryAfter(Exception):
+    """Raise it in a handler to fail this attempt and name the pause before the next one, in seconds."""
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"to be tried again after {seconds:g} s")
+        self.seconds = seconds
+
+
+class Handler:
+    """A registered function and what it asks for."""
+
+    __slots__ = ("connection", "function", "is_async", "name", "run", "simple", "whole")
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.run: str | None = None
+        self.connection: str | None = None
+        self.whole: str | None = None
+        hints = _hints(function)
+        for parameter in inspect.signature(function).parameters.values():
+            hint = hints.get(parameter.name)
+            if hint is Run or (parameter.name == "run" and hint is None):
+                self.run = parameter.name
+            elif _is_connection(hint) or (parameter.name == "connection" and hint is None):
+                self.connection = parameter.name
+            elif parameter.name == "args" and parameter.kind in (
+                parameter.POSITIONAL_OR_KEYWORD,
+                parameter.KEYWORD_ONLY,
+            ):
+                self.whole = parameter.name
+        self.simple = not (self.run or self.connection or self.whole)
+
+    def arguments(self, run: Run, connection: Any = None) -> Mapping[str, Any]:
+        """Return the keyword arguments of a call. Raises `Abandon` when args are not an object."""
+        args = run.args
+        if self.whole is not None:
+            given = {self.whole: args}
+        elif isinstance(args, dict):
+            if self.simple:
+                return args
+            given = dict(args)
+        else:
+            raise Abandon(
+                f"handler {self.name!r} takes keyword arguments, but the job's args are not an object;"
+                " a parameter named args would take them as they are"
+            )
+        if self.run is not None:
+            given[self.run] = run
+        if self.connection is not None:
+            given[self.connection] = connection
+        return given
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # names known to type checkers only; what is left is their text
+        return dict(getattr(function, "__annotations__", {}))
+
+
+def _is_connection(hint: Any) -> bool:
+    origin = typing.get_origin(hint) or hint
+    if isinstance(origin, str):
+        return origin.partition("[")[0].rpartition(".")[2] in CONNECTIONS
+    module = getattr(origin, "__module__", "")
+    return getattr(origin, "__name__", "") in CONNECTIONS and module.startswith("psycopg")
+
+
+HANDLERS: dict[str, Handler] = {}
+
+
+@overload
+def handler(function: F, /) -> F: ...
+@overload
+def handler(name: str | None = None, /) -> Callable[[F], F]: ...
+def handler(name: Any = None, /) -> Any:
+    """Register a function for python jobs, under its own name or the one that is given."""
+    if callable(name):
+        return _register(name.__name__, name)
+    return lambda function: _register(name or function.__name__, function)
+
+
+def _register(name: str, function: F) -> F:
+    known = HANDLERS.get(name)
+    if known is not None and known.function is not function and not _is_reload(known, function):
+        raise RowcronError(
+            f'two handlers are named "{name}"',
+            detail=f"One is in {known.function.__module__}, one in {function.__module__}.",
+            hint=f'give one of them a name of its own: @handler("{name}-2")',
+        )
+    HANDLERS[name] = Handler(name, function)
+    return function
+
+
+def _is_reload(known: Handler, function: Callable[..., Any]) -> bool:
+    old = known.function
+    return (old.__module__, old.__qualname__) == (function.__module__, function.__qualname__)
+
+
+def load_app(name: str | None) -> dict[str, Handler]:
+    """Import the module that `--app` names and return its handlers. Raises `RowcronError`."""
+    if name is not None:
+        here = os.getcwd()  # noqa: PTH109 - sys.path holds text
+        if here not in sys.path and "" not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            importlib.import_module(name.partition(":")[0])
+        except Exception as error:
+            missing = isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "\0")
+            raise RowcronError(
+                f'app "{name}" cannot be imported',
+                detail=str(error) if missing else describe(error),
+                hint="--app takes a module as import does; its directory may be put into PYTHONPATH",
+            ) from error
+    return HANDLERS

@@ -1,0 +1,167 @@
+"""Events: lines for people on the console, JSON lines in a file for auditors.
+
+Not the standard library's `logging`: at full speed a worker ends tens of thousands of runs a second, and
+a record costs ten times what a line may. Lines gather and are written together at the end of the loop's
+turn. What handlers log through `logging` is passed on as events of their own (`Bridge`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rowcron.logfile import RotatedFile
+
+if TYPE_CHECKING:
+    from rowcron.settings import WorkerSettings
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# Claim, start and end of each run are for auditors; a person reads one line a run, at its end.
+ONLY_IN_JSON = frozenset({"claim", "start"})
+# Told in the line's own words already.
+UNTOLD = frozenset({"run_id", "job", "owner", "token"})
+
+
+class Log:
+    """Where a worker's events go. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        level: str = "info",
+        file: RotatedFile | None = None,
+        as_json: bool = False,
+        descriptor: int = 2,
+    ) -> None:
+        self.level = LEVELS[level]
+        self.file = file
+        self.as_json = as_json
+        self.descriptor = descriptor
+        self.audits = file is not None or as_json
+        self.tells_runs = self.audits or self.level <= LEVELS["info"]
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._lines: list[str] = []
+        self._records: list[str] = []
+        self._scheduled = False
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: WorkerSettings) -> Log:
+        """Return the log that these settings ask for. Raises OSError when the file cannot be opened."""
+        file = None
+        if settings.log_file is not None:
+            file = RotatedFile(settings.log_file, settings.log_file_size, settings.log_file_count)
+        return cls(settings.log_level, file, settings.log_json)
+
+    def event(self, name: str, text: str, level: str = "info", **fields: Any) -> None:
+        """Tell that something happened: `text` for people, `name` and `fields` for programs."""
+        rank = LEVELS[level]
+        now = datetime.now(UTC)
+        on_console = rank >= self.level and (self.as_json or name not in ONLY_IN_JSON)
+        if self.file is None and not on_console:
+            return
+        record = None
+        if self.file is not None or self.as_json:
+            stamp = now.isoformat(timespec="microseconds")
+            record = json.dumps(
+                {"at": stamp, "level": level, "event": name, "text": text, **fields}, default=str
+            )
+        with self._lock:
+            if record is not None and self.file is not None:
+                self._records.append(record)
+            if on_console:
+                self._lines.append(record or self._line(now, level, text))
+        self._soon()
+
+    def debug(self, text: str, **fields: Any) -> None:
+        """Tell what only somebody who looks for a fault wants to know."""
+        if self.level <= 10 or self.file is not None:
+            self.event("debug", text, "debug", **fields)
+
+    def _line(self, now: datetime, level: str, text: str) -> str:
+        stamp = now.astimezone().strftime("%H:%M:%S.") + f"{now.microsecond // 1000:03d}"
+        mark = "" if level in ("info", "debug") else f"{level}: "
+        return f"{stamp} {mark}{visible(text)}"
+
+    def _soon(self) -> None:
+        loop = self.loop
+        if loop is None or loop.is_closed():
+            self.flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            loop.call_soon_threadsafe(self.flush)
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        self._scheduled = False
+        with self._lock:
+            lines, self._lines = self._lines, []
+            records, self._records = self._records, []
+        if lines:
+            write_all(self.descriptor, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+        if records and self.file is not None:
+            self.file.write(("\n".join(records) + "\n").encode("ascii", "backslashreplace"))
+
+    def close(self) -> None:
+        """Write the rest and close the file."""
+        self.loop = None
+        self.flush()
+        if self.file is not None:
+            self.file.close()
+
+
+def visible(text: str) -> str:
+    """Return `text` on one line, control characters spelt out so that none reaches a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to the console; a reader that has gone away is no reason to stop working."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError:
+        return
+
+
+class Bridge(logging.Handler):
+    """Passes on what handlers and libraries log through the standard library."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.INFO if log.level >= 20 else logging.DEBUG)
+        self.log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Make an event of a record."""
+        level = record.levelname.lower()
+        try:
+            text = self.format(record)
+        except Exception:  # a bad format string is the handler's mistake, not ours
+            text = str(record.msg)
+        level = level if level in LEVELS else ("error" if record.levelno > 40 else "debug")
+        self.log.event("log", f"{record.name}: {text}", level, logger=record.name)
+
+    def install(self) -> None:
+        """Take the place of the root logger's handlers, unless the application has set some up."""
+        root = logging.getLogger()
+        if not root.handlers:
+            root.addHandler(self)
+            root.setLevel(self.level)
+            for noisy in ("httpx", "httpcore", "asyncio", "psycopg"):
+                logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def complain(error: Any) -> None:
+    """Print an error that keeps a worker from starting, as the command line does."""
+    parts = (("Error", error.message), ("Detail", error.detail), ("Hint", error.hint))
+    for title, text in parts:
+        if text:
+            print(f"{title}: {visible(text)}", file=sys.stderr)

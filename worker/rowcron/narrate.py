@@ -1,0 +1,108 @@
+"""What a worker says about its runs: a line for people at the end of each, records for auditors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rowcron.errors import first_line
+from rowcron.log import Log
+from rowcron.models import Outcome, Run
+
+
+def began(log: Log, run: Run, worker: str) -> None:
+    """Tell that a run was claimed and started; only auditors want to know."""
+    about = identity(run)
+    log.event(
+        "claim",
+        f"{run.owner}.{run.job} run {run.run_id} claimed",
+        **about,
+        worker=worker,
+        queue=run.queue,
+        scheduled_for=text(run.scheduled_for),
+        due_at=text(run.due_at),
+        claimed_at=text(run.started_at),
+    )
+    log.event("start", f"{run.owner}.{run.job} run {run.run_id} started", **about)
+
+
+def ended(log: Log, run: Run, outcome: Outcome, seconds: float) -> None:
+    """Tell how an attempt ended, as the database recorded it."""
+    recorded = outcome.recorded
+    assert recorded is not None
+    word = recorded.outcome
+    line = f"{run.owner}.{run.job} run {run.run_id} {word} in {length(seconds)}"
+    if run.attempt > 1:
+        line += f" (attempt {run.attempt})"
+    if not recorded.final and word != "lost":
+        line += ", to be tried again" if word != "released" else ", given back"
+    if outcome.error is not None:
+        line += f": {last_line(outcome.error) if outcome.reason == 'exception' else first_line(outcome.error)}"
+    level = "info" if word in ("succeeded", "released") else "warning"
+    if log.audits:
+        log.event(
+            "end",
+            line,
+            level,
+            **identity(run),
+            outcome=word,
+            reason=outcome.reason,
+            final=recorded.final,
+            duration=round(seconds, 6),
+            error=outcome.error,
+            next_due_at=text(recorded.next_due_at),
+        )
+    else:
+        log.event("end", line, level)
+
+
+def refused(log: Log, run: Run, outcome: Outcome, *, again: bool) -> None:
+    """Tell that a report was not taken."""
+    what = f"{run.owner}.{run.job} run {run.run_id}"
+    if again:
+        line = f"{what} {outcome.outcome}: recorded before, or the claim was lost meanwhile (RCCLM)"
+        log.event("refused", line, "info", code="RCCLM", **identity(run), outcome=outcome.outcome)
+    else:
+        line = f"{what} {outcome.outcome}, but its claim was lost (RCCLM); the report is dropped"
+        log.event("refused", line, "warning", code="RCCLM", **identity(run), outcome=outcome.outcome)
+
+
+def changed(log: Log, change: dict[str, Any]) -> None:
+    """Tell who changed what."""
+    action, by = change.get("action"), change.get("by")
+    owner, job, run = change.get("owner"), change.get("job"), change.get("run_id")
+    parts = [f"{by}: {action}"]
+    if job is not None:
+        parts.append(f"{owner}.{job}" if owner else str(job))
+    if run is not None:
+        parts.append(f"run {run}")
+    if columns := change.get("columns"):
+        parts.append(f"({', '.join(columns)})")
+    log.event("change", " ".join(parts), **{k: v for k, v in change.items() if v is not None})
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Return what names an attempt in a record."""
+    return {
+        "run_id": run.run_id,
+        "attempt": run.attempt,
+        "job": run.job,
+        "owner": run.owner,
+        "kind": run.kind,
+    }
+
+
+def text(value: Any) -> str | None:
+    """Return an instant as text."""
+    return None if value is None else str(value)
+
+
+def last_line(error: str) -> str:
+    """Return the end of a traceback: the exception itself."""
+    return first_line("\n".join(reversed(error.splitlines())))
+
+
+def length(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

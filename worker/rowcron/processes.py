@@ -1,0 +1,108 @@
+"""Several worker processes under a supervisor that passes signals on and replaces the fallen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from rowcron.errors import RowcronError
+from rowcron.log import complain
+from rowcron.settings import WorkerSettings
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SOONEST_RESTART = 1.0  # seconds
+# What makes a start vain makes every further one vain: wrong settings, no schema, no rights.
+VAIN = 2
+
+
+class Supervisor:
+    """Keeps `--processes` workers running."""
+
+    def __init__(
+        self, settings: WorkerSettings, work: Callable[[WorkerSettings], Coroutine[Any, Any, int]]
+    ) -> None:
+        self.settings = settings
+        self.work = work
+        self.children: dict[int, float] = {}
+        self.stopping = False
+        self.exit_code = 0
+        # Children see the end of this pipe when the supervisor is gone, however it went.
+        self.alive, self._held = os.pipe()
+
+    def run(self) -> int:
+        """Start the workers and wait for their end."""
+        for number in FORWARDED:
+            signal.signal(number, self._forward)
+        for _ in range(self.settings.processes):
+            self._spawn()
+        while self.children:
+            try:
+                pid, status = os.wait()
+            except ChildProcessError:
+                break
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+        return self.exit_code
+
+    def _forward(self, number: int, _frame: object) -> None:
+        self.stopping = True
+        for pid in self.children:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def _spawn(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._child()
+        self.children[pid] = time.monotonic()
+        if self.stopping:
+            os.kill(pid, signal.SIGTERM)
+
+    def _child(self) -> NoReturn:
+        code = 1
+        try:
+            os.close(self._held)
+            # A terminal's Ctrl-C reaches the whole group; once from the supervisor is enough.
+            os.setpgid(0, 0)
+            for number in FORWARDED:
+                signal.signal(number, signal.SIG_DFL)
+            code = asyncio.run(self._worker())
+        except RowcronError as error:
+            complain(error)
+            code = VAIN
+        except KeyboardInterrupt:
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    async def _worker(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.alive, self._orphaned)
+        return await self.work(self.settings)
+
+    def _orphaned(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.alive)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _ended(self, pid: int, code: int) -> None:
+        started = self.children.pop(pid, 0.0)
+        if self.stopping or code == 0:
+            self.exit_code = max(self.exit_code, abs(code))
+            return
+        if code == VAIN:
+            self.exit_code = 1
+            self._forward(signal.SIGTERM, None)
+            return
+        print(f"worker process {pid} ended with {code}; starting another", file=sys.stderr)
+        pause = SOONEST_RESTART - (time.monotonic() - started)
+        if pause > 0:
+            select.select([], [], [], pause)
+        self._spawn()

@@ -1,0 +1,127 @@
+"""Reports of finished runs, in batches that form by themselves.
+
+Whatever gathers while one batch is on its way goes with the next; nothing waits on purpose. A report is
+kept until the database has answered: after a cut it is sent again, which can do no harm, because a run
+that is recorded already refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from rowcron import database
+from rowcron.connection import Link
+from rowcron.errors import RowcronError, Unavailable
+from rowcron.models import Outcome, Run
+from rowcron.wake import Outage
+
+LARGEST = 2_000  # reports in one statement
+HEAVIEST = 8_000_000  # characters in one statement, give or take one report
+
+Report = tuple[Run, Outcome]
+
+
+class Told(Protocol):
+    """Who learns what became of the reports."""
+
+    def recorded(self, run: Run, outcome: Outcome) -> None:
+        """Learn that the database has it."""
+
+    def refused(self, run: Run, outcome: Outcome, *, again: bool) -> None:
+        """Learn that the claim was lost; `again`: or that an earlier copy of the report was taken."""
+
+    def batch_ended(self) -> None:
+        """Learn that a batch was answered."""
+
+
+class Reporter:
+    """Sends reports over a connection of its own, so that claims go on meanwhile."""
+
+    def __init__(self, info: str, told: Told, outage: Outage) -> None:
+        self.link = Link(info)
+        self.told = told
+        self.outage = outage
+        self.pending: deque[Report] = deque()
+        self.sending = 0
+        self._wanted = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def add(self, run: Run, outcome: Outcome) -> None:
+        """Report this soon."""
+        self.pending.append((run, outcome))
+        if not self._wanted.is_set():
+            self._wanted.set()
+            self._idle.clear()
+
+    @property
+    def backlog(self) -> int:
+        """How many are not answered yet."""
+        return len(self.pending) + self.sending
+
+    async def flushed(self) -> None:
+        """Wait until everything is answered."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._wanted.wait()
+            while self.pending:
+                batch = self._next_batch()
+                self.sending = len(batch)
+                await self._send(batch)
+                self.sending = 0
+                self.told.batch_ended()
+            self._wanted.clear()
+            self._idle.set()
+
+    def _next_batch(self) -> list[Report]:
+        batch: list[Report] = []
+        weight = 0
+        while self.pending and len(batch) < LARGEST and weight < HEAVIEST:
+            report = self.pending.popleft()
+            batch.append(report)
+            outcome = report[1]
+            for text in (outcome.error, outcome.output, outcome.result):
+                if text is not None:
+                    weight += len(text)
+        return batch
+
+    async def _send(self, batch: list[Report]) -> None:
+        again = False
+        while True:
+            try:
+                verdicts = await database.finish_many(self.link, batch[0][0].member.id, batch)
+                break
+            except Unavailable as error:
+                again = True
+                await asyncio.sleep(self.outage.failed("reports", error))
+            except RowcronError as error:
+                await self._send_one_by_one(batch, error)
+                return
+        self.outage.back("reports")
+        reports = {run.run_id: (run, outcome) for run, outcome in batch}
+        for verdict in verdicts:
+            run, outcome = reports[verdict.run_id]
+            if verdict.accepted:
+                outcome.recorded = verdict.recorded
+                self.told.recorded(run, outcome)
+            else:
+                self.told.refused(run, outcome, again=again)
+
+    async def _send_one_by_one(self, batch: list[Report], error: RowcronError) -> None:
+        """One report that the database cannot take must not keep the others from being taken."""
+        if len(batch) > 1:
+            for report in batch:
+                await self._send([report])
+            return
+        run, outcome = batch[0]
+        if outcome.reason == "report":  # plain already
+            self.told.refused(run, outcome, again=False)
+            return
+        text = f"{outcome.outcome}, but the report could not be stored: {error.message}"
+        plain = Outcome(outcome.outcome, "report", text.encode("ascii", "backslashreplace").decode())
+        await self._send([(run, plain)])

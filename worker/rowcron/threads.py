@@ -1,0 +1,123 @@
+"""Threads for handlers that are plain functions.
+
+An executor of the standard library costs a future, two locks and a wake-up of the loop for each call.
+Here calls wait in one queue, and the answers of many calls come back to the loop in one wake-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from rowcron.models import Outcome, Run
+
+Call = Callable[[Run], Outcome]
+
+
+class Stop(BaseException):
+    """Raised inside a handler's thread when its run is to stop."""
+
+
+class Threads:
+    """At most `bound` threads, made when they are needed.
+
+    `call` is given a run and must return its outcome whatever happens; when it is interrupted it is called
+    again, and sees by `run.stopping` that there is nothing left to do.
+    """
+
+    def __init__(self, bound: int, call: Call, done: Callable[[Run, Outcome], None]) -> None:
+        self.bound = bound
+        self.call = call
+        self.done = done
+        self.loop = asyncio.get_running_loop()
+        self._busy: dict[int, int] = {}  # run -> thread
+        self._abandoned: set[int] = set()
+        self._runs: SimpleQueue[Run | None] = SimpleQueue()
+        self._answers: deque[tuple[Run, Outcome]] = deque()
+        self._told = False
+        self._unanswered = 0
+        self._threads = 0
+        self._lock = threading.Lock()
+
+    def start(self, run: Run) -> None:
+        """Have a thread execute the run."""
+        self._unanswered += 1
+        if self._unanswered > self._threads < self.bound:
+            self._threads += 1
+            threading.Thread(target=self._work, name="rowcron-handler", daemon=True).start()
+        self._runs.put(run)
+
+    def _work(self) -> None:
+        me = threading.get_ident()
+        while (run := self._runs.get()) is not None:
+            with self._lock:
+                if run.stopping is not None:
+                    continue  # stopped before it began; `stop` has answered
+                self._busy[run.run_id] = me
+            outcome = None
+            while True:  # once, unless `Stop` strikes, which it may at any line
+                try:
+                    if outcome is None:
+                        outcome = self.call(run)
+                    with self._lock:
+                        self._busy.pop(run.run_id, None)
+                        if run.stopping is not None:
+                            raise_in(me, None)  # from here on it cannot strike
+                        abandoned = me in self._abandoned
+                        self._abandoned.discard(me)
+                    break
+                except Stop:
+                    continue
+            if abandoned:
+                return
+            self._answers.append((run, outcome))
+            if not self._told:
+                self._told = True
+                self.loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._told = False
+        while self._answers:
+            run, outcome = self._answers.popleft()
+            self._unanswered -= 1
+            self.done(run, outcome)
+
+    def stop(self, run: Run) -> bool:
+        """Raise `Stop` where `run` is executed, at the next line of Python there.
+
+        Returns False when it has not begun; then it will not, and no answer comes.
+        """
+        self._collect()
+        with self._lock:
+            thread = self._busy.get(run.run_id)
+            if thread is not None:
+                raise_in(thread, Stop)
+                return True
+        self._unanswered -= 1
+        return False
+
+    def abandon(self, run: Run) -> bool:
+        """Give up on the thread of a run that does not stop; another takes its place, no answer comes."""
+        with self._lock:
+            thread = self._busy.get(run.run_id)
+            if thread is None:
+                return False
+            self._abandoned.add(thread)
+        self._threads -= 1
+        self._unanswered -= 1
+        return True
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for _ in range(self._threads):
+            self._runs.put(None)
+
+
+def raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Raise an exception in another thread; None takes back one that has not arrived."""
+    value = ctypes.py_object() if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)

@@ -1,0 +1,137 @@
+"""What ends a worker's sleep, and how it waits out a database that is away.
+
+The tables are the truth; a notification only makes the worker look at them sooner, and is never trusted
+to have arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+import time
+from collections.abc import Callable
+
+import psycopg
+
+from rowcron import database
+from rowcron.connection import connect
+from rowcron.errors import RowcronError, Unavailable
+from rowcron.log import Log
+
+SHORTEST, LONGEST = 0.1, 5.0  # pauses between tries, in seconds
+DEAF_AFTER = 3  # tries to listen that failed while the database was there
+
+
+class Event(enum.IntFlag):
+    """Why a worker wakes."""
+
+    NOTIFIED = 1
+    ROOM = 2
+    FINISHED = 4
+    STOP = 8
+
+
+NOTHING = 0
+ANYTHING = 15
+
+
+class Alarm:
+    """Gathers events; one task at a time waits for some of them."""
+
+    def __init__(self) -> None:
+        self.events = NOTHING
+        self._mask = NOTHING
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self, event: int) -> None:
+        """Note an event and wake who waits for it."""
+        self.events |= event
+        if self._mask & event and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self, events: int = ANYTHING) -> None:
+        """Forget events: what they tell is looked at after this."""
+        self.events &= ~events
+
+    async def wait(self, mask: int, seconds: float) -> int:
+        """Return those events of `mask` that were set, when there are any or after `seconds`."""
+        if not self.events & mask:
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            self._mask = mask
+            timer = loop.call_later(seconds, _end, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._mask = NOTHING
+                self._waiter = None
+        return self.events & mask
+
+
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class Outage:
+    """Says once that the database is away, and once that it is back; pauses grow in between."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.since: float | None = None
+        self._missing: dict[str, int] = {}
+
+    def failed(self, part: str, error: RowcronError) -> float:
+        """Note a failure of one connection; return how long to pause, in seconds."""
+        tries = self._missing.get(part, 0)
+        self._missing[part] = tries + 1
+        if self.since is None:
+            self.since = time.monotonic()
+            text = f"database unavailable, trying again: {error.message}"
+            self.log.event("unavailable", text, "warning", code=error.code, detail=error.detail)
+        pause: float = min(SHORTEST * 2.0 ** min(tries, 10), LONGEST)
+        return pause * random.uniform(0.5, 1.0)
+
+    def back(self, part: str) -> None:
+        """Note that a connection works."""
+        if self._missing and self._missing.pop(part, None) is not None and not self._missing:
+            away = time.monotonic() - (self.since or time.monotonic())
+            self.since = None
+            self.log.event("reconnect", f"database is back after {away:.1f} s", seconds=away)
+
+
+class Listener:
+    """Listens on a connection of its own, opened again whenever it is cut."""
+
+    def __init__(self, info: str, log: Log, alarm: Alarm, away: Callable[[], bool]) -> None:
+        self.info = info
+        self.log = log
+        self.alarm = alarm
+        self.away = away
+        self.listening = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen until cancelled. Without notifications the worker polls, so no error ends it."""
+        failures = 0
+        while True:
+            try:
+                connection = await connect(self.info)
+                async with connection:
+                    await database.listen(connection)
+                    failures = 0
+                    self.listening.set()
+                    # whoever notified before was not heard
+                    self.alarm.set(Event.NOTIFIED)
+                    async for _ in connection.notifies():
+                        self.alarm.set(Event.NOTIFIED)
+            except (RowcronError, psycopg.Error) as error:
+                self.listening.clear()
+                failures += 1
+                if failures == DEAF_AFTER and not self.away():
+                    what = error.message if isinstance(error, Unavailable) else str(error)
+                    text = f"cannot listen, polling instead: {what}"
+                    self.log.event("deaf", text, "warning")
+                pause = min(SHORTEST * 2.0 ** min(failures, 10), LONGEST)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
