@@ -24,7 +24,7 @@ UNCOMMENTED = {
     "functions": """
         select p.oid::regprocedure::text
         from pg_proc as p
-        where p.pronamespace::regnamespace::text in {schemas}
+        where p.pronamespace = 'rowcron'::regnamespace
           and obj_description(p.oid, 'pg_proc') is null
         """,
     "types and domains": """
@@ -33,7 +33,8 @@ UNCOMMENTED = {
         left join pg_class as c on c.oid = t.typrelid
         where t.typnamespace::regnamespace::text in {schemas}
           and (t.typtype in ('d', 'e', 'r') or c.relkind = 'c')
-          and coalesce(obj_description(t.oid, 'pg_type'), obj_description(c.oid, 'pg_class')) is null
+          and obj_description(t.oid, 'pg_type') is null
+          and obj_description(c.oid, 'pg_class') is null
         """,
     "schemas": "select nspname from pg_namespace as n where nspname in {schemas}"
     " and obj_description(oid, 'pg_namespace') is null",
@@ -189,7 +190,8 @@ def test_plpgsql_check_finds_nothing(used: psycopg.Connection) -> None:
         join pg_language as l on l.oid = p.prolang and l.lanname = 'plpgsql'
         left join pg_trigger as t on t.tgfoid = p.oid and t.tgparentid = 0
         cross join lateral plpgsql_check_function_tb(
-          p.oid, coalesce(t.tgrelid, 0), extra_warnings => false, performance_warnings => false
+          p.oid, coalesce(t.tgrelid, 0), oldtable => t.tgoldtable, newtable => t.tgnewtable,
+          extra_warnings => false, performance_warnings => false
         ) as c
         where p.pronamespace = 'rowcron'::regnamespace
           and (t.oid is not null or p.prorettype <> 'trigger'::regtype)
