@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from rowcron import __version__
 from rowcron.commands._errors import Failure, failure
 from rowcron.target import Named, find
 from rowcron.text import safe
@@ -102,8 +103,16 @@ def session(named: Named) -> Iterator[Client]:
         conn.add_notice_handler(_show_notice)
         try:
             yield Client(conn)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            raise _located(error, _where(conn, target.named_by)) from error
+        except psycopg.Error as error:
+            if error.sqlstate in ("3F000", "42883", "42P01"):
+                raise _missing(error, conn, target.named_by) from error
+            if error.sqlstate == "42501" and not error.diag.message_hint:
+                raise Failure(
+                    error.diag.message_primary or str(error),
+                    error.diag.message_detail,
+                    f"as an administrator: grant rowcron_user to {conn.info.user};",
+                ) from error
+            raise
 
 
 def _located(error: psycopg.Error, where: str) -> Exception:
@@ -114,8 +123,22 @@ def _located(error: psycopg.Error, where: str) -> Exception:
     return shown
 
 
-def _where(conn: psycopg.Connection[Any], named_by: str) -> str:
-    return f"connected to database {conn.info.dbname!r} as {conn.info.user!r}, from {named_by}"
+def _missing(error: psycopg.Error, conn: psycopg.Connection[Any], named_by: str) -> Exception:
+    """Something of the schema is not there: is any of it? A pasted URL is often another's."""
+    where = f"connected to database {conn.info.dbname!r} as {conn.info.user!r}, from {named_by}"
+    there = (
+        not conn.closed
+        and conn.execute(
+            "select 1 from pg_catalog.pg_namespace where nspname = 'rowcron'"
+        ).fetchone()
+    )
+    if not there:
+        return _located(error, where)
+    return Failure(
+        f"the schema in the database does not fit rowcron {__version__}",
+        f"{error.diag.message_primary}\n{where}",
+        "rowcron install",
+    )
 
 
 def _show_notice(notice: psycopg.errors.Diagnostic) -> None:

@@ -61,13 +61,19 @@ def find_job(client: Client, name: str) -> Record:
 
 
 def _next_five(client: Client, columns: Record, job: Record) -> list[datetime]:
-    if not columns.get("schedule") or not columns.get("enabled"):
+    """Return the next five occurrences from now on, as the database will find them."""
+    if not columns.get("schedule") or not job.get("next_run_at"):
         return []
     found = client.rows(
-        "select o.due_at from rowcron.upcoming as o where o.job_id = %s order by o.due_at limit 5",
+        "select n.at from rowcron.job as j cross join lateral rowcron.next_runs("
+        "  schedule => j.schedule, count => 5, after => clock_timestamp(), timezone => j.timezone,"
+        "  anchor => coalesce(j.starts_at, j.created_at), on_gap => j.on_gap, on_fold => j.on_fold,"
+        "  seed => format('%%s.%%s', j.owner, j.name)) as n (at)"
+        " where j.id = %s and n.at < coalesce(j.ends_at, 'infinity') and n.at >= coalesce("
+        "  j.starts_at, '-infinity') order by n.at",
         [job["id"]],
     )
-    return [row["due_at"] for row in found]
+    return [row["at"] for row in found]
 
 
 def _print(

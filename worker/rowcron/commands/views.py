@@ -87,9 +87,9 @@ def history(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Show what became of every occurrence, the latest first.
+    """Show what became of every occurrence.
 
-    Runs that ended, and what did not run: skipped, missed.
+    The latest first: runs that ended, and what did not run: skipped, missed.
     """
     where: list[Any] = [*job_filter(job), *since_filter(since)]
     if run is not None:

@@ -1,0 +1,552 @@
+"""The command as people use it: a real process, a real database, an ordinary owner."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from cli_reference import reference
+from harness import ROOT, Database
+from rowcron import __version__
+from rowcron.cli import SECTIONS, cli
+from rowcron.commands._columns import COLUMNS, NULLABLE
+from rowcron.commands._worker_options import OPTIONS, worker_settings
+from rowcron.settings import WorkerSettings
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without anything that names a database, in UTC."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ROWCRON_", "PG")) and name != "DATABASE_URL"
+    }
+    return kept | {"TZ": "UTC", "XDG_DATA_HOME": "/nonexistent", "HOME": "/nonexistent"} | more
+
+
+def rowcron(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    env = environment(**more.pop("env", {}))
+    command = [sys.executable, "-m", "rowcron", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False, **more)
+
+
+@pytest.fixture
+def run(database: Database) -> Run:
+    """Run the command as alice; fails unless it exits with `code`."""
+
+    def as_alice(*arguments: str, code: int = 0, role: str = "alice", **more: Any) -> Any:
+        env = {"ROWCRON_DATABASE_URL": database.url(role)} | more.pop("env", {})
+        done = rowcron(*arguments, env=env, **more)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return as_alice
+
+
+def on_a_terminal(arguments: list[str], columns: int, **env: str) -> str:
+    """Run the command on a pseudo-terminal and return what the terminal got."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rowcron", *arguments],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=environment(COLUMNS=str(columns), TERM="xterm", **env),
+    )
+    os.close(child)
+    received = b""
+    while True:
+        try:
+            part = os.read(parent, 65536)
+        except OSError:  # EIO: the last writer has gone
+            break
+        if not part:
+            break
+        received += part
+    os.close(parent)
+    process.wait()
+    return received.decode()
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command with its path."""
+    root = click.Context(cli, info_name="rowcron")
+    found: list[tuple[str, click.Command]] = []
+    for name in cli.list_commands(root):
+        command = cli.get_command(root, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found += [(f"{name} {sub}", each) for sub, each in command.commands.items()]
+        else:
+            found.append((name, command))
+    return found
+
+
+# Help
+
+
+@pytest.mark.once
+def test_the_commands_are_these() -> None:
+    job = "list show add edit pause resume run remove".split()
+    runs = "list cancel retry output".split()
+    plain = "up install worker psql upcoming history next explain why check hold release version"
+    expected = {*plain.split(), *(f"job {n}" for n in job), *(f"runs {n}" for n in runs)}
+    assert {path for path, _ in commands()} == expected
+
+
+@pytest.mark.once
+def test_summaries_of_the_help_page_are_the_commands_own() -> None:
+    context = click.Context(cli)
+    for section in SECTIONS.values():
+        for name, _, summary in section:
+            command = cli.get_command(context, name)
+            assert command is not None
+            assert (command.help or "").splitlines()[0] == summary
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: str(value))
+def test_every_help_ends_in_one_example_that_names_the_command(
+    path: str, command: click.Command
+) -> None:
+    done = CliRunner().invoke(cli, [*path.split(), "--help"])
+    assert done.exit_code == 0
+    before, title, example = done.output.rpartition("Example:\n")
+    assert title
+    assert "Example:" not in before
+    assert example.startswith(f"  rowcron {path}")
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, parameter.name
+
+
+@pytest.mark.once
+def test_the_reference_page_is_current() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    assert page == reference(), "python tests/cli_reference.py > docs/cli.md"
+
+
+@pytest.mark.once
+def test_help_imports_neither_a_driver_nor_the_commands() -> None:
+    code = (
+        "import sys; sys.argv = ['rowcron', '--help']\n"
+        "import atexit; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))\n"
+        "import rowcron.cli; rowcron.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    heavy = {"psycopg", "pydantic", "httpx", "asyncio", "croniter", "rowcron.commands"}
+    assert not loaded & heavy
+    assert "Insert a row, get a job" in done.stdout
+
+
+# Options and environment
+
+
+@pytest.mark.once
+def test_every_option_of_a_worker_is_a_setting_and_a_variable() -> None:
+    fields = {field for _, field, _, _ in OPTIONS} | {"log_json"}
+    assert fields == WorkerSettings.model_fields.keys() - {"database_url", "connections"}
+
+
+@pytest.mark.once
+def test_options_of_a_worker_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROWCRON_CONCURRENCY", "7")
+    monkeypatch.setenv("ROWCRON_KIND", "sql,shell")
+    settings = worker_settings({"queues": ("mail", "web"), "poll": "500 ms"}, "dbname=x")
+    assert (settings.concurrency, settings.kinds) == (7, ("sql", "shell"))
+    assert (settings.queues, settings.poll) == (("mail", "web"), 0.5)
+    assert worker_settings({"concurrency": "9"}, "").concurrency == 9
+
+
+@pytest.mark.once
+def test_a_bad_option_of_a_worker_is_told_without_traceback() -> None:
+    done = rowcron("worker", "--poll", "soon", "--database-url", "dbname=x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: option poll 'soon' cannot be\n")
+    assert "Hint: rowcron worker --help" in done.stderr
+
+
+def test_every_option_is_a_variable_of_its_command(run: Run) -> None:
+    env = {"ROWCRON_JOB_ADD_QUEUE": "mail", "ROWCRON_QUEUE": "not-this", "ROWCRON_JSON": "1"}
+    added = json.loads(run("job", "add", "hello", "@daily", "select 1", env=env).stdout)
+    assert (added["name"], added["queue"]) == ("hello", "mail")
+
+
+def test_the_database_is_found_in_this_order(database: Database) -> None:
+    alice, bob = database.url("alice"), database.url("bob")
+    nowhere = "postgresql://nobody@/none?host=/nonexistent"
+    ask = ("psql", "--", "-XAtc", "select current_user")
+
+    def who(*arguments: str, **env: str) -> str:
+        return rowcron(*arguments, *ask[len(arguments) and 1 :], env=env).stdout.strip()
+
+    urls = {"ROWCRON_DATABASE_URL": bob, "DATABASE_URL": nowhere, "PGHOST": "/nonexistent"}
+    assert who("psql", "--database-url", alice, **urls) == "alice"
+    assert who(**urls) == "bob"
+    assert who(**(urls | {"ROWCRON_DATABASE_URL": "", "DATABASE_URL": alice})) == "alice"
+    parts = psycopg.conninfo.conninfo_to_dict(alice)
+    libpq = {"PGHOST": parts["host"], "PGUSER": "bob", "PGDATABASE": parts["dbname"]}
+    assert who(**{key: str(value) for key, value in libpq.items()}) == "bob"
+
+
+@pytest.mark.once
+def test_without_a_database_there_is_a_hint() -> None:
+    done = rowcron("job", "list")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("Error: no database is named")
+    assert "Hint: rowcron up" in done.stderr
+
+
+@pytest.mark.once
+def test_a_database_that_does_not_answer_says_who_named_it() -> None:
+    done = rowcron("job", "list", env={"DATABASE_URL": "postgresql://x@/y?host=/nonexistent"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_schema_the_hint_is_to_install(empty_database: Database) -> None:
+    url = empty_database.url("t_installer")
+    for command in (("job", "list"), ("history",), ("why", "x"), ("next", "@daily"), ("hold", "x")):
+        done = rowcron(*command, env={"ROWCRON_DATABASE_URL": url})
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: rowcron is not installed in this database\n")
+        assert "Hint: rowcron install" in done.stderr
+        assert empty_database.name in done.stderr
+    done = rowcron("version", env={"ROWCRON_DATABASE_URL": url})
+    assert "not installed" in done.stdout
+
+
+@pytest.mark.once
+def test_usage_errors_exit_2() -> None:
+    for wrong in (["job", "add"], ["nonsense"], ["history", "--outcome", "fine"], ["next"]):
+        assert rowcron(*wrong).returncode == 2
+    assert rowcron("up", "--port", "5433", "--database-url", "dbname=x").returncode == 2
+
+
+# Install, version, psql
+
+
+def test_install_is_told_and_again_changes_nothing(empty_database: Database) -> None:
+    url = empty_database.url("t_installer")
+    first = rowcron("install", "--database-url", url)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == f"installed rowcron {__version__} in database {empty_database.name}\n"
+    again = rowcron("install", "--database-url", url)
+    assert "is there already" in again.stdout
+    forced = rowcron("install", "--force", "--database-url", url)
+    assert forced.stdout.startswith("installed")
+    version = json.loads(rowcron("version", "--json", "--database-url", url).stdout)
+    assert (version["package"], version["schema"]) == (__version__, __version__)
+
+
+@pytest.mark.once
+def test_install_prints_its_sql_without_a_database() -> None:
+    done = rowcron("install", "--print")
+    assert done.returncode == 0
+    assert "begin;" in done.stdout
+    assert done.stdout.rstrip().endswith("commit;")
+
+
+@pytest.mark.once
+def test_psql_hides_the_password_from_the_process_list(tmp_path: Path) -> None:
+    fake = tmp_path / "psql"
+    fake.write_text('#!/bin/sh\necho "$PGPASSWORD"; for a; do echo "$a"; done\n', "utf-8")
+    fake.chmod(0o755)
+    url = "postgresql://alice:s3cr3t@db.example.org/app"
+    done = rowcron("psql", "--database-url", url, "--", "-c", "x", env={"PATH": str(tmp_path)})
+    password, *arguments = done.stdout.splitlines()
+    assert password == "s3cr3t"
+    assert "s3cr3t" not in " ".join(arguments)
+    assert arguments[-2:] == ["-c", "x"]
+    assert "host=db.example.org" in arguments[1]
+
+
+# Jobs
+
+
+def test_a_job_is_added_shown_edited_paused_and_removed(run: Run) -> None:
+    added = run(
+        "job", "add", "nightly", "0 3 * * mon-fri", "select 1", "--timezone", "Europe/Berlin"
+    )
+    assert added.stdout.startswith("added nightly: ")
+    assert "next run " in added.stdout
+    run(
+        "job",
+        "edit",
+        "nightly",
+        "--timeout",
+        "5 min",
+        "--max-running",
+        "2",
+        "--description",
+        "Ä 東京",
+    )
+    job = json.loads(run("job", "show", "nightly", "--json").stdout)
+    assert (job["timeout"], job["max_running"], job["timezone"]) == ("00:05:00", 2, "Europe/Berlin")
+    assert job["command"] == "select 1"
+    assert len(job["next_runs"]) == 5
+    run("job", "edit", "nightly", "--unset", "max_running", "--unset", "description")
+    job = json.loads(run("job", "show", "nightly", "--json").stdout)
+    assert (job["max_running"], job["description"], job["timeout"]) == (None, None, "00:05:00")
+    run("job", "edit", "nightly", "--name", "weekly", "--schedule", "@weekly")
+    assert run("job", "pause", "weekly").stdout == "paused weekly\n"
+    listed = json.loads(run("job", "list", "--paused", "--json").stdout)
+    assert [(job["name"], job["schedule"]) for job in listed] == [("weekly", "@weekly")]
+    assert run("job", "resume", "weekly").stdout == "resumed weekly\n"
+    assert json.loads(run("job", "list", "--paused", "--json").stdout) == []
+    assert run("job", "remove", "weekly").stdout == "removed weekly\n"
+    assert run("job", "list").stdout.startswith("no jobs; ")
+
+
+def test_every_column_of_a_job_has_an_option(db: psycopg.Connection) -> None:
+    rows = db.execute(
+        "select attname, attnotnull from pg_attribute"
+        " where attrelid = 'rowcron.job'::regclass and attnum > 0 and not attisdropped"
+    ).fetchall()
+    apart = {"id", "owner", "created_at", "updated_at", "name", "schedule", "command", "enabled"}
+    options = {option.replace("-", "_") for option, _, _ in COLUMNS}
+    assert options == {str(name) for name, _ in rows} - apart
+    assert set(NULLABLE) == {str(name) for name, never_null in rows if not never_null}
+
+
+def test_adding_twice_is_refused_unless_it_updates(run: Run) -> None:
+    run("job", "add", "hello", "@daily", "select 1", "--queue", "mail")
+    again = run("job", "add", "hello", "@hourly", "select 2", code=1)
+    assert again.stderr.startswith(
+        "Error: there is a job 'hello' already\nHint: rowcron job edit hello"
+    )
+    run("job", "add", "hello", "@hourly", "select 2", "--update")
+    job = json.loads(run("job", "show", "hello", "--json").stdout)
+    assert (job["schedule"], job["command"], job["queue"]) == ("@hourly", "select 2", "mail")
+    run("job", "add", "hello", "none", "select 2", "--update")
+    assert json.loads(run("job", "show", "hello", "--json").stdout)["schedule"] is None
+
+
+def test_a_command_of_a_megabyte_comes_from_standard_input(run: Run) -> None:
+    command = "select 1 --" + "x" * 1_000_000 + "\n;"
+    run("job", "add", "big", "none", "-", input=command)
+    assert json.loads(run("job", "show", "big", "--json").stdout)["command"] == command
+
+
+def test_a_bad_schedule_is_refused_with_the_databases_hint(run: Run) -> None:
+    done = run("job", "add", "bad", "61 * * * *", "select 1", code=1)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Error: ")
+    assert "61" in lines[0]
+    assert any(line.startswith("Hint: ") for line in lines)
+    assert json.loads(run("job", "list", "--json").stdout) == []
+    done = run("job", "add", "bad", "@daily", "select 1", "--timeout", "soon", code=1)
+    assert "soon" in done.stderr
+
+
+def test_a_name_with_quotes_and_emoji_works_everywhere(run: Run) -> None:
+    name = """it's a "job" 🎉"""
+    run("job", "add", name, "@daily", "select 1")
+    assert name in run("job", "list").stdout
+    assert run("job", "pause", name).stdout == f"paused {name}\n"
+    assert name in run("job", "show", name).stdout
+    run("why", name)
+
+
+def test_an_unknown_job_is_told(run: Run) -> None:
+    for command in ("show", "pause", "resume", "run", "remove"):
+        done = run("job", command, "ghost", code=1)
+        assert "ghost" in done.stderr.splitlines()[0]
+    assert "ghost" in run("job", "edit", "ghost", "--queue", "x", code=1).stderr
+    assert "ghost" in run("why", "ghost", code=1).stderr
+
+
+def test_another_owners_job_is_as_if_it_were_not_there(run: Run) -> None:
+    run("job", "add", "private", "@daily", "select 1")
+    assert "private" not in run("job", "list", role="bob").stdout
+    for command in (("show",), ("run",), ("remove",), ("edit", "--queue", "x")):
+        run("job", command[0], "alice.private", *command[1:], role="bob", code=1)
+    assert json.loads(run("job", "list", "--json").stdout)[0]["queue"] == "default"
+
+
+# Runs
+
+
+def end_one(db: psycopg.Connection, outcome: str, output: str | None, error: str | None) -> int:
+    """Claim the one shell run that is ready and end it, as a worker would."""
+    row = db.execute(
+        "select run_id, token from rowcron.claim(capacity => 1, kinds => '{shell}')"
+    ).fetchone()
+    assert row is not None
+    db.execute(
+        "select * from rowcron.finish(%s, %s, outcome => %s, output => %s, error => %s)",
+        [*row, outcome, output, error],
+    )
+    return int(row[0])
+
+
+@pytest.fixture
+def shell_job(run: Run, db: psycopg.Connection) -> Iterator[str]:
+    """A job on demand whose runs a test ends itself. Roles are the whole server's: taken back."""
+    db.execute("grant rowcron_shell to alice")
+    run("job", "add", "dump", "none", "pg_dump", "--kind", "shell")
+    yield "dump"
+    db.execute("revoke rowcron_shell from alice")
+
+
+def test_a_run_is_listed_ended_shown_and_retried(
+    run: Run, db: psycopg.Connection, shell_job: str
+) -> None:
+    number = json.loads(run("job", "run", shell_job, "--json").stdout)["run_id"]
+    live = json.loads(run("runs", "list", "--json").stdout)
+    assert [(row["run_id"], row["state"]) for row in live] == [(number, "ready")]
+    assert end_one(db, "failed", "tail of it\x1b[2J\n", "exit code 3") == number
+    ended = json.loads(run("runs", "list", "--outcome", "failed", "--json").stdout)
+    assert [(row["run_id"], row["why"]) for row in ended] == [(number, "exit code 3")]
+    assert list(ended[0]) == list(live[0])
+    output = run("runs", "output", str(number))
+    assert output.stdout == "tail of it\x1b[2J\n"
+    assert output.stderr == "failed: exit code 3\n"
+    history = run("history", "--job", shell_job, "--since", "1 hour").stdout
+    assert "exit code 3" in history
+    assert json.loads(run("history", "--outcome", "succeeded", "--json").stdout) == []
+    retried = json.loads(run("runs", "retry", str(number), "--json").stdout)
+    assert retried["retry_of"] == number
+    assert run("runs", "cancel", str(retried["run_id"])).stdout.endswith(": cancelled\n")
+    assert "exit code 3" in run("job", "show", shell_job).stdout
+    assert run("runs", "cancel", str(number), code=1).stderr.startswith("Error: ")
+    assert run("runs", "output", "999999", code=1).stderr.startswith("Error: run 999999 ")
+
+
+def test_output_is_made_safe_on_a_terminal(
+    run: Run, db: psycopg.Connection, database: Database, shell_job: str
+) -> None:
+    run("job", "run", shell_job)
+    number = end_one(db, "succeeded", "one\n\x1b]0;owned\x07two\n", None)
+    got = on_a_terminal(
+        ["runs", "output", str(number)], 80, ROWCRON_DATABASE_URL=database.url("alice")
+    )
+    assert got == "one\r\n\\x1b]0;owned\\x07two\r\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_fit_the_terminal(run: Run, database: Database, columns: int) -> None:
+    for number in range(3):
+        run("job", "add", f"job-{number}" + "x" * 30 * number, "0 3 * * mon-fri", "select 1",
+            "--queue", "a-queue-with-a-long-name", "--description", "word " * 30)  # fmt: skip
+    url = database.url("alice")
+    for command in (["job", "list"], ["upcoming"], ["history"], ["runs", "list"]):
+        got = on_a_terminal(command, columns, ROWCRON_DATABASE_URL=url)
+        for line in re.sub(r"\x1b\[[0-9;]*m", "", got).splitlines():
+            assert len(line) <= columns, line
+
+
+def test_colours_are_for_terminals_only(run: Run, database: Database) -> None:
+    run("job", "add", "hello", "@daily", "select 1", "--paused")
+    url = database.url("alice")
+    assert "\x1b[" in on_a_terminal(["job", "list"], 80, ROWCRON_DATABASE_URL=url)
+    assert "\x1b" not in on_a_terminal(["job", "list"], 80, ROWCRON_DATABASE_URL=url, NO_COLOR="1")
+    assert "\x1b" not in run("job", "list").stdout
+
+
+def test_limits_bound_what_is_read(run: Run, db: psycopg.Connection, shell_job: str) -> None:
+    for _ in range(4):
+        run("job", "run", shell_job)
+        end_one(db, "succeeded", None, None)
+    assert len(json.loads(run("history", "--limit", "3", "--json").stdout)) == 3
+    assert len(json.loads(run("runs", "list", "--limit", "2", "--json").stdout)) == 2
+    assert run("history", "--limit", "0", code=2)
+    assert "Error" in run("history", "--since", "soonish", code=1).stderr
+
+
+# Schedules, gates, hold
+
+
+def test_upcoming_is_in_order(run: Run) -> None:
+    run("job", "add", "later", "@yearly", "select 1")
+    run("job", "add", "sooner", "* * * * *", "select 1")
+    found = json.loads(run("upcoming", "--json").stdout)
+    assert [row["job"] for row in found][:2] == ["sooner", "later"]
+    assert "in " in run("upcoming", "--limit", "1").stdout
+
+
+def test_next_and_explain_ask_the_database(run: Run) -> None:
+    arguments = ["0 3 * * mon-fri", "--timezone", "Europe/Berlin", "--after", "2026-03-27 12:00Z"]
+    found = json.loads(run("next", *arguments, "--count", "2", "--json").stdout)
+    assert found == ["2026-03-30T01:00:00+00:00", "2026-03-31T01:00:00+00:00"]
+    shown = run("next", *arguments, "--count", "1")
+    assert shown.stdout.startswith("Mon 2026-03-30 03:00:00+02  ")
+    assert shown.stderr == ""
+    assert "03:00" in run("explain", "0 3 * * mon-fri", "--timezone", "Europe/Berlin").stdout
+    bad = run("next", "61 * * * *", code=1)
+    assert bad.stderr.startswith("Error: ")
+    assert "Hint: " in bad.stderr
+
+
+@pytest.fixture
+def operator(db: psycopg.Connection) -> Iterator[None]:
+    """Make alice an operator for one test."""
+    db.execute("grant rowcron_operator to alice")
+    yield
+    db.execute("revoke rowcron_operator from alice")
+
+
+@pytest.mark.usefixtures("operator")
+def test_why_names_the_gates_that_hold(run: Run) -> None:
+    run("job", "add", "hello", "@daily", "select 1", "--paused")
+    run("hold", "moving house")
+    gates = json.loads(run("why", "hello", "--json").stdout)
+    assert {"gate", "holds", "detail", "hint"} <= gates[0].keys()
+    holding = {gate["gate"] for gate in gates if gate["holds"]}
+    assert len(holding) >= 2
+    shown = run("why", "hello").stdout
+    assert "moving house" in shown
+    assert "✗" in shown
+    run("release")
+    after = json.loads(run("why", "hello", "--json").stdout)
+    assert len({gate["gate"] for gate in after if gate["holds"]}) == len(holding) - 1
+
+
+def test_hold_is_not_for_everybody(run: Run) -> None:
+    done = run("hold", "mischief", code=1)
+    assert done.stderr.startswith("Error: ")
+
+
+def test_a_reader_that_goes_away_is_no_traceback(run: Run, database: Database) -> None:
+    run("job", "add", "hello", "@daily", "select 1")
+    done = subprocess.run(
+        f"{sys.executable} -m rowcron next '* * * * *' --count 1000 | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=environment(ROWCRON_DATABASE_URL=database.url("alice")),
+        check=True,
+    )
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_job_names_are_completed_from_the_database(run: Run, database: Database) -> None:
+    run("job", "add", "nightly", "@daily", "select 1")
+    env = {"COMP_WORDS": "rowcron job show ni", "COMP_CWORD": "3"}
+    env |= {"_ROWCRON_COMPLETE": "bash_complete", "ROWCRON_DATABASE_URL": database.url("alice")}
+    assert rowcron(env=env).stdout.split() == ["plain,nightly"]
+    started = time.monotonic()
+    env["ROWCRON_DATABASE_URL"] = "postgresql://x@/y?host=/nonexistent"
+    done = rowcron(env=env)
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+    assert time.monotonic() - started < 10
