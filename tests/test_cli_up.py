@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,14 @@ class Up:
             env=environment(),
             start_new_session=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.lines.append(line.rstrip("\n"))
 
     @property
     def text(self) -> str:
@@ -69,7 +71,32 @@ class Up:
     def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def end(self) -> None:
+        """Leave nothing behind, however the test went."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
+
+
+Start = Callable[..., Up]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts `rowcron up`."""
+    started: list[Up] = []
+
+    def up(*arguments: str) -> Up:
+        started.append(Up(*arguments))
+        return started[-1]
+
+    yield up
+    for each in started:
+        each.end()
 
 
 @pytest.fixture
@@ -83,26 +110,26 @@ def data() -> Iterator[Path]:
     shutil.rmtree(base)
 
 
-def test_a_stranger_inserts_a_row_and_sees_it_run(data: Path) -> None:
-    up = Up("--data", str(data))
+def test_a_stranger_inserts_a_row_and_sees_it_run(start: Start, data: Path) -> None:
+    up = start("--data", str(data))
     up.line(r"^Making a database in ")
     up.psql(
         "insert into rowcron.job (name, schedule, command)"
         " values ('hello', '* * * * * *', 'select 42 as answer')"
     )
-    assert "succeeded" in up.line(r"\bhello\b")
+    assert "succeeded" in up.line(r"\bhello run \d")
     wait_until(
         lambda: up.psql("select count(*) from rowcron.history where job = 'hello'") != "0", 20
     )
-    result = up.psql("select outcome, result from rowcron.history where job = 'hello' limit 1")
-    assert result == 'succeeded|{"answer": 42}'
+    asked = "select outcome, result -> 'first' from rowcron.history where job = 'hello' limit 1"
+    assert up.psql(asked) == 'succeeded|{"answer": 42}'
 
     # Another terminal finds the server that runs.
     listed = rowcron("job", "list", "--json", "--data", str(data))
     names = {job["name"] for job in json.loads(listed.stdout)}
     assert names == {"hello", "sample-reading", "sample-rollup", "sample-cleanup"}
-    asked = rowcron("psql", "--data", str(data), "--", "-XAtc", "select current_user")
-    assert asked.stdout.strip() == up.psql("select current_user")
+    done = rowcron("psql", "--data", str(data), "--", "-XAtc", "select current_user")
+    assert done.stdout.strip() == up.psql("select current_user")
 
     # Ctrl-C lets a run end, and stops the server.
     slow = "select pg_sleep(1.5)"
@@ -117,7 +144,7 @@ def test_a_stranger_inserts_a_row_and_sees_it_run(data: Path) -> None:
     assert rowcron("job", "list", "--data", str(data)).returncode == 1
 
     # The data stay, and what was removed stays removed.
-    again = Up("--data", str(data))
+    again = start("--data", str(data))
     assert again.psql("select outcome from rowcron.history where job = 'slow'") == "succeeded"
     assert again.psql("select string_agg(name, ' ' order by name) from rowcron.job") == (
         "hello sample-reading sample-rollup slow"
@@ -126,8 +153,8 @@ def test_a_stranger_inserts_a_row_and_sees_it_run(data: Path) -> None:
     assert again.stop(signal.SIGTERM) == 0
 
 
-def test_a_second_signal_stops_at_once(data: Path) -> None:
-    up = Up("--data", str(data), "--no-samples")
+def test_a_second_signal_stops_at_once(start: Start, data: Path) -> None:
+    up = start("--data", str(data), "--no-samples")
     up.psql(
         "select rowcron.schedule('endless', command => 'select pg_sleep(600)');"
         "select rowcron.run_now('endless')"
@@ -145,18 +172,20 @@ def test_a_second_signal_stops_at_once(data: Path) -> None:
     assert "Traceback" not in up.text
 
 
-def test_a_signal_while_it_starts_leaves_no_server(data: Path) -> None:
-    up = Up("--data", str(data))
+def test_a_signal_while_it_starts_leaves_no_server(start: Start, data: Path) -> None:
+    up = start("--data", str(data))
     wait_until((data / "pgdata" / "postmaster.pid").exists, 60)
     assert up.stop(signal.SIGTERM) != 0
     assert not (data / "pgdata" / "postmaster.pid").exists()
     assert "Traceback" not in up.text
 
 
-def test_up_on_a_named_database_installs_and_works_there(empty_database: Database) -> None:
+def test_up_on_a_named_database_installs_and_works_there(
+    start: Start, empty_database: Database
+) -> None:
     url = empty_database.url("postgres")
-    up = Up("--database-url", url)
-    up.line(r"^Connect:  rowcron psql$")
+    up = start("--database-url", url)
+    up.line(r"^Connect:  rowcron psql --database-url ")
     assert rowcron("job", "list", "--json", "--database-url", url).stdout == "[\n]\n"
     done = rowcron("version", "--json", "--database-url", url)
     assert json.loads(done.stdout)["schema"]

@@ -32,7 +32,8 @@ class Column:
     """One column of a table: its key in a row and its title.
 
     `least` > 0 lets it shrink to that many cells, `drop` > 0 lets it go when the terminal is too
-    narrow (the highest number first).
+    narrow (the highest number first). On a terminal a column that is `dull` is left out when all
+    rows have the same in it.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Column:
     right: bool = False
     least: int = 0
     drop: int = 0
+    dull: bool = False
 
 
 def table(columns: Sequence[Column], rows: Iterable[Row], *, empty: str, indent: int = 0) -> None:
@@ -51,6 +53,7 @@ def table(columns: Sequence[Column], rows: Iterable[Row], *, empty: str, indent:
     used = [c for c in columns if any(t[c.key] for t in texts) or not c.drop]
     wide = {c.key: max(width(c.title), *(width(t[c.key]) for t in texts)) for c in used}
     if sys.stdout.isatty():
+        used = [c for c in used if not c.dull or len({t[c.key] for t in texts}) > 1]
         used = _fit(used, wide, shutil.get_terminal_size((80, 24)).columns - indent)
     click.echo(" " * indent + _line(used, wide, {c.key: c.title for c in used}, head=True))
     for cells in texts:

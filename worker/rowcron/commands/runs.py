@@ -14,7 +14,7 @@ from rowcron.commands._group import Group
 from rowcron.commands._names import complete_jobs
 from rowcron.output import Column, print_json, table
 from rowcron.target import Named
-from rowcron.text import safe
+from rowcron.text import safe, took
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "lost")
 STATES = ("running", "ready", "waiting")
@@ -60,15 +60,17 @@ def list_(
     if as_json:
         print_json(rows)
         return
+    for row in rows:
+        row["took"] = took(row["started_at"], row["finished_at"])
     table(
         (
             Column("run_id", "RUN", right=True),
             Column("job", "JOB", least=10),
-            Column("owner", "OWNER", least=6, drop=4),
+            Column("owner", "OWNER", least=6, drop=4, dull=True),
             Column("state", "STATE"),
             Column("due_at", "DUE", drop=2),
             Column("started_at", "STARTED"),
-            Column("duration", "TOOK", right=True, drop=1),
+            Column("took", "TOOK", right=True, drop=1),
             Column("attempt", "ATTEMPT", right=True, drop=5),
             Column("why", "WHY", least=12, drop=3),
         ),

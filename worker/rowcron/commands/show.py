@@ -13,7 +13,7 @@ from rowcron.commands._base import Failure, command, json_option, session, with_
 from rowcron.commands._names import job_argument, split_name
 from rowcron.output import Column, print_json, table
 from rowcron.target import Named
-from rowcron.text import plain, relative, safe
+from rowcron.text import plain, relative, safe, took
 
 # What is shown in its own line above, or never.
 APART = ("id", "name", "owner", "command", "description", "schedule", "timezone", "enabled")
@@ -30,8 +30,9 @@ def show(named: Named, name: str, as_json: bool) -> None:
         columns = client.one("select * from rowcron.job as j where j.id = %s", [job["id"]]) or {}
         upcoming = _next_five(client, columns, job) if columns else []
         last = client.rows(
-            "select h.run_id, h.outcome, h.reason, h.attempt, h.finished_at, h.duration, h.error"
-            " from rowcron.history as h where h.job_id = %s order by h.finished_at desc limit 5",
+            "select h.run_id, h.outcome, h.reason, h.attempt, h.started_at, h.finished_at,"
+            " h.duration, h.error from rowcron.history as h where h.job_id = %s"
+            " order by h.finished_at desc limit 5",
             [job["id"]],
         )
         now = client.one("select clock_timestamp() as now")
@@ -100,6 +101,8 @@ def _print(
         click.echo()
     click.echo("Last runs" if last else "It has not run yet.")
     if last:
+        for row in last:
+            row["took"] = took(row["started_at"], row["finished_at"])
         table(RUN_COLUMNS, last, empty="", indent=2)
     click.echo("\nColumns")
     shown = {key: value for key, value in columns.items() if key not in APART and value is not None}
@@ -112,7 +115,7 @@ RUN_COLUMNS = (
     Column("run_id", "RUN", right=True),
     Column("outcome", "OUTCOME"),
     Column("finished_at", "FINISHED"),
-    Column("duration", "TOOK", right=True),
+    Column("took", "TOOK", right=True),
     Column("attempt", "ATTEMPT", right=True, drop=2),
     Column("reason", "REASON", least=10, drop=1),
     Column("error", "ERROR", least=10, drop=1),

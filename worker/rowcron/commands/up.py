@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
-from rowcron import __version__
+from rowcron.commands._banner import banner, homely, psql_line, without_password
 from rowcron.commands._base import (
     command,
     data_option,
     named,
     session,
 )
+from rowcron.commands._signals import stoppable, undisturbed
 from rowcron.commands._worker_options import worker_options, worker_settings
 from rowcron.target import Named
 from rowcron.text import safe
@@ -79,12 +76,13 @@ def _on_embedded(
     from rowcron.loop import serve
 
     server = EmbeddedServer(data, port)
-    shown = safe(_homely(server.data))
-    with _stoppable():
+    shown = safe(homely(server.data))
+    with stoppable() as signals:
         if not (server.data / "pgdata").exists():
             click.echo(f"Making a database in {shown}, this once ...")
         try:
-            server.start()
+            with signals.held():
+                server.start()
             done = server.prepare()
             me = Named(server.owner_url, None, True, False)
             with session(me) as client:
@@ -97,15 +95,16 @@ def _on_embedded(
                     server.worker_url,
                     connections={"admin": server.admin_url},
                 )
-            click.echo(
-                f"\nrowcron {__version__} on PostgreSQL {version.split()[0]}, data in {shown}"
+            banner(
+                f"PostgreSQL {version.split()[0]}", f"data in {shown}", psql_line(server.owner_url)
             )
-            _banner(server.psql_command, bool(added))
             if server.tcp_url:
-                click.echo(f"Over TCP:  psql {shlex.quote(server.tcp_url)}\n")
+                click.echo(f"Over TCP: {shlex.quote(server.tcp_url)}\n")
+            if added:
+                click.echo("Three sample jobs were added: rowcron job list\n")
             return serve(settings)
         finally:
-            with _undisturbed():
+            with undisturbed():
                 server.stop()
 
 
@@ -120,13 +119,14 @@ def _on_given(given: Named, samples: bool, options: dict[str, Any]) -> int:
         where = f"database {info.dbname} as {info.user}"
         version = info.parameter_status("server_version") or ""
     done = install(given.database_url)
-    state = "installed" if done.changed else "there already"
-    click.echo(f"rowcron {__version__}, {state}, on PostgreSQL {version.split()[0]}, {safe(where)}")
-    added: list[str] = []
     if samples:
         with session(given) as client:
-            added = _samples(client)
-    _banner("rowcron psql", bool(added))
+            _samples(client)
+    connect = "rowcron psql"
+    if given.url_typed:
+        connect += f" --database-url {shlex.quote(without_password(given.database_url))}"
+    state = "installed in" if done.changed else "in"
+    banner(f"PostgreSQL {version.split()[0]}", f"{state} {safe(where)}", connect)
     return serve(settings)
 
 
@@ -136,65 +136,8 @@ def _samples(client: Any) -> list[str]:
     return add_samples(client)
 
 
-def _banner(connect: str, added: bool) -> None:
-    click.echo(f"Connect:  {click.style(connect, bold=True)}\n")
-    click.echo("Insert a row, get a job:")
-    click.echo("  insert into rowcron.job (name, schedule, command)")
-    click.echo("  values ('hello', '@every 5 seconds', 'select now()');\n")
-    if added:
-        click.echo(
-            "Three sample jobs are there: rowcron job list shows them, --no-samples has none."
-        )
-    click.echo("Ctrl-C stops.\n")
-
-
 def _set(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, ())}
-
-
-def _homely(path: Path) -> str:
-    try:
-        return "~/" + str(path.relative_to(Path.home()))
-    except (ValueError, RuntimeError):
-        return str(path)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Until the worker handles signals itself, SIGTERM ends as Ctrl-C does: the server stops.
-
-    A terminal that is closed (SIGHUP) asks to stop, as SIGTERM does.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, terminate),
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Stopping the server takes a moment, and an impatient signal must not leave it running."""
-    before = {
-        number: signal.signal(number, signal.SIG_IGN)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 COMMANDS = {"up": up}

@@ -11,7 +11,7 @@ from rowcron.commands._filter import job_filter, since_filter
 from rowcron.commands._names import complete_jobs
 from rowcron.output import Column, print_json, table
 from rowcron.target import Named
-from rowcron.text import relative
+from rowcron.text import relative, took
 
 ENDS = ("succeeded", "failed", "cancelled", "lost", "skipped", "missed")
 
@@ -51,10 +51,10 @@ def upcoming(named: Named, job: str | None, queue: str | None, limit: int, as_js
             Column("when", "WHEN"),
             Column("due_at", "DUE"),
             Column("job", "JOB", least=12),
-            Column("owner", "OWNER", least=6, drop=2),
+            Column("owner", "OWNER", least=6, drop=2, dull=True),
             Column("run_id", "RUN", right=True, drop=1),
-            Column("kind", "KIND", drop=3),
-            Column("queue", "QUEUE", least=7, drop=4),
+            Column("kind", "KIND", drop=3, dull=True),
+            Column("queue", "QUEUE", least=7, drop=4, dull=True),
             Column("priority", "PRIORITY", right=True, drop=5),
         ),
         rows,
@@ -104,6 +104,7 @@ def history(
         print_json(rows)
         return
     for row in rows:
+        row["took"] = took(row["started_at"], row["finished_at"])
         many = row.get("occurrences") or 1
         why = row.get("error") or row.get("reason") or ""
         row["why"] = f"{many} occurrences; {why}" if many > 1 else why
@@ -111,9 +112,9 @@ def history(
         (
             Column("finished_at", "FINISHED"),
             Column("job", "JOB", least=10),
-            Column("owner", "OWNER", least=6, drop=4),
+            Column("owner", "OWNER", least=6, drop=4, dull=True),
             Column("outcome", "OUTCOME"),
-            Column("duration", "TOOK", right=True, drop=2),
+            Column("took", "TOOK", right=True, drop=2),
             Column("run_id", "RUN", right=True, drop=3),
             Column("attempt", "ATTEMPT", right=True, drop=5),
             Column("scheduled_for", "SCHEDULED FOR", drop=4),
