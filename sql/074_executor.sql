@@ -62,20 +62,34 @@ $$;
 comment on function rowcron._tick() is
   'The command number of this transaction; takes two of them itself.';
 
+create or replace function rowcron._has_executor(owner regrole) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from rowcron.executor as e
+    join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
+    where e.owner = _has_executor.owner and p.proowner = _has_executor.owner and p.prosecdef
+  );
+end
+$$;
+comment on function rowcron._has_executor(regrole) is
+  'Whether a role''s executor stands and is still its own. Volatile: it looks anew after a lock was waited for.';
+
 create or replace function rowcron._open_executors() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '5s'
 as $$
 begin
-  if not exists (
-    select from rowcron.executor as e
-    join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
-    where e.owner = new.owner and p.proowner = new.owner and p.prosecdef
-  ) then
+  if not rowcron._has_executor(new.owner) then
     perform from rowcron.setting as s where s.name = 'executor' for update;
-    delete from rowcron.executor as e where e.owner = new.owner;
-    execute format('grant usage, create on schema rowcron_executor to %s', new.owner);
+    -- whoever held the lock may have made it
+    if not rowcron._has_executor(new.owner) then
+      delete from rowcron.executor as e where e.owner = new.owner;
+      execute format('grant usage, create on schema rowcron_executor to %s', new.owner);
+    end if;
   end if;
   return new;
 exception when lock_not_available then
@@ -111,8 +125,9 @@ begin
         if claimed.may_return_rows then
           begin
             open answer for execute claimed.command;
-          exception when invalid_cursor_definition then
-            answer := null;  -- several statements, or one that returns no rows: nothing has been executed
+          exception when others then
+            -- several statements, or one that returns no rows, or one that fails: nothing has been executed
+            answer := null;
           end;
         end if;
         if answer is null then

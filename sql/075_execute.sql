@@ -154,7 +154,7 @@ begin
       'CONTEXT: ' || nullif(split_part(place, 'PL/pgSQL function rowcron_executor.', 1), ''));
   end if;
 
-  set search_path = pg_catalog, pg_temp;
+  set local search_path = pg_catalog, pg_temp;
   execute 'close all';
   execute 'deallocate all';
   execute 'discard temp';
