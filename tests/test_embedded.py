@@ -28,6 +28,23 @@ pytestmark = pytest.mark.once
 NOBODY = pwd.getpwnam("nobody")
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A data directory with everything prepared, to copy: initdb takes a second or more."""
+    base = Path(tempfile.mkdtemp(prefix="rowcron-embedded-", dir="/tmp"))
+    base.chmod(0o755)
+    with EmbeddedServer(base / "data") as server:
+        server.prepare()
+    yield base / "data"
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def ready(made: Path, data: Path) -> Path:
+    """A copy of it."""
+    return copy_data(made, data)
+
+
 @pytest.fixture
 def data() -> Iterator[Path]:
     """A new directory that PostgreSQL's own user can pass to; no server is left in it."""
@@ -39,6 +56,12 @@ def data() -> Iterator[Path]:
         if runs_in(pid, path.parent):
             os.kill(pid, signal.SIGKILL)
     shutil.rmtree(base)
+
+
+def copy_data(made: Path, data: Path) -> Path:
+    """Copy a data directory with its owners and modes."""
+    subprocess.run(["cp", "-a", str(made), str(data)], check=True)
+    return data
 
 
 def postmaster_pid(data: Path) -> int:
@@ -97,8 +120,8 @@ def test_a_restart_keeps_the_data_and_is_quick(data: Path) -> None:
     assert not runs_in(pid, data / "pgdata")
 
 
-def test_the_roles_have_just_their_rights(data: Path) -> None:
-    with EmbeddedServer(data) as server:
+def test_the_roles_have_just_their_rights(ready: Path) -> None:
+    with EmbeddedServer(ready) as server:
         server.prepare()
         with psycopg.connect(server.admin_url) as conn:
             supers = conn.execute("select rolname from pg_roles where rolsuper").fetchall()
@@ -120,36 +143,36 @@ def test_the_roles_have_just_their_rights(data: Path) -> None:
         assert scalar(server.worker_url, may) is False
 
 
-def test_it_listens_on_no_port_and_trusts_nobody(data: Path) -> None:
-    with EmbeddedServer(data) as server:
+def test_it_listens_on_no_port_and_trusts_nobody(ready: Path) -> None:
+    with EmbeddedServer(ready) as server:
         assert server._running.tcp is False
         url = server.url(embedded_auth.ADMIN, "postgres")
         assert scalar(url, "show listen_addresses") == ""
         rules = scalar(url, "select array_agg(distinct auth_method) from pg_hba_file_rules")
         assert rules == ["peer"]
         for name in ("socket", "pgdata"):
-            found = (data / name).stat()
+            found = (ready / name).stat()
             assert stat.S_IMODE(found.st_mode) == 0o700
             assert found.st_uid != 0
-        assert stat.S_IMODE((data / "server.log").stat().st_mode) == 0o600
+        assert stat.S_IMODE((ready / "server.log").stat().st_mode) == 0o600
 
 
-def test_another_user_is_refused_even_at_an_open_door(data: Path) -> None:
-    with EmbeddedServer(data) as server:
+def test_another_user_is_refused_even_at_an_open_door(ready: Path) -> None:
+    with EmbeddedServer(ready) as server:
         url = server.url(embedded_auth.ADMIN, "postgres")
         if not is_root():  # only root can try as another; the rule that refuses is this one
-            ident = (data / "pgdata" / "pg_ident.conf").read_text("utf-8")
+            ident = (ready / "pgdata" / "pg_ident.conf").read_text("utf-8")
             assert ident.count("\nrowcron ") <= 2
             return
         assert "Permission denied" in as_another_user(lambda: psycopg.connect(url).close())
-        (data / "socket").chmod(0o755)
-        (data / "socket" / ".s.PGSQL.5432").chmod(0o777)
+        (ready / "socket").chmod(0o755)
+        (ready / "socket" / ".s.PGSQL.5432").chmod(0o777)
         assert "Peer authentication failed" in as_another_user(lambda: psycopg.connect(url).close())
 
 
-def test_a_port_is_guarded_by_scram_and_a_generated_password(data: Path) -> None:
+def test_a_port_is_guarded_by_scram_and_a_generated_password(ready: Path) -> None:
     port = 54837
-    with EmbeddedServer(data, port=port) as server:
+    with EmbeddedServer(ready, port=port) as server:
         server.prepare()
         assert server.tcp_url is not None
         assert scalar(server.tcp_url, "select current_user") == server.login
@@ -165,42 +188,42 @@ def test_a_port_is_guarded_by_scram_and_a_generated_password(data: Path) -> None
         assert stat.S_IMODE(server.pgpass.stat().st_mode) == 0o600
         password = server.pgpass.read_text("utf-8").strip().rsplit(":", 1)[1]
         assert len(password) >= 24
-        assert password not in (data / "server.log").read_text("utf-8")
+        assert password not in (ready / "server.log").read_text("utf-8")
         with pytest.raises(EmbeddedError, match="runs already and listens on port 54837"):
-            EmbeddedServer(data, port=54838).start()
-    with EmbeddedServer(data, port=port) as server:  # the password lasts
+            EmbeddedServer(ready, port=54838).start()
+    with EmbeddedServer(ready, port=port) as server:  # the password lasts
         server.prepare()
         assert scalar(server.tcp_url or "", "select current_user") == server.login
-    with EmbeddedServer(data) as server, pytest.raises(EmbeddedError, match="listen on TCP"):
-        EmbeddedServer(data, port=port).start()
+    with EmbeddedServer(ready) as server, pytest.raises(EmbeddedError, match="listen on TCP"):
+        EmbeddedServer(ready, port=port).start()
 
 
-def test_a_taken_port_is_an_error_with_a_hint(data: Path) -> None:
-    with EmbeddedServer(data, port=54839), pytest.raises(EmbeddedError) as caught:
-        EmbeddedServer(data.with_name("other"), port=54839).start()
+def test_a_taken_port_is_an_error_with_a_hint(ready: Path) -> None:
+    with EmbeddedServer(ready, port=54839), pytest.raises(EmbeddedError) as caught:
+        EmbeddedServer(ready.with_name("other"), port=54839).start()
     assert "--port" in caught.value.hint
 
 
-def test_it_recovers_from_kill_9(data: Path) -> None:
-    server = EmbeddedServer(data)
+def test_it_recovers_from_kill_9(ready: Path) -> None:
+    server = EmbeddedServer(ready)
     server.start()
     url = server.url(embedded_auth.ADMIN, "postgres")
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create table kept as select 42 as answer")
     assert server.is_alive()
-    kill_server(data)
+    kill_server(ready)
     assert not server.is_alive()
     server.start()  # the same object brings it back, as does a new one
     assert server.is_alive()
     assert scalar(url, "select answer from kept") == 42
-    kill_server(data)
-    with EmbeddedServer(data) as again:
+    kill_server(ready)
+    with EmbeddedServer(ready) as again:
         assert scalar(again.url(embedded_auth.ADMIN, "postgres"), "select answer from kept") == 42
     server.stop()
 
 
-def test_a_busy_backend_of_a_killed_postmaster_is_waited_for(data: Path) -> None:
-    server = EmbeddedServer(data)
+def test_a_busy_backend_of_a_killed_postmaster_is_waited_for(ready: Path) -> None:
+    server = EmbeddedServer(ready)
     server.start()
     url = server.url(embedded_auth.ADMIN, "postgres")
     busy = "do $$ declare t timestamptz := clock_timestamp() + interval '1 s';"
@@ -209,56 +232,56 @@ def test_a_busy_backend_of_a_killed_postmaster_is_waited_for(data: Path) -> None
         pool.submit(scalar, url, busy)
         count = "select count(*) from pg_stat_activity where query like 'do %' and state = 'active'"
         wait_until(lambda: scalar(url, count) == 1)
-        kill_server(data)
+        kill_server(ready)
         server.start()
         assert scalar(url, "select 1") == 1
     server.stop()
 
 
-def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(data: Path) -> None:
-    server = EmbeddedServer(data)
+def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(ready: Path) -> None:
+    server = EmbeddedServer(ready)
     server.start()
-    pid_file = data / "pgdata" / "postmaster.pid"
+    pid_file = ready / "pgdata" / "postmaster.pid"
     lines = pid_file.read_text("utf-8").splitlines()
-    kill_server(data)
+    kill_server(ready)
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n", "utf-8")
     server.start()
-    assert postmaster_pid(data) != os.getpid()
+    assert postmaster_pid(ready) != os.getpid()
     server.stop()
 
 
-def test_who_comes_second_joins_and_who_leaves_last_stops_it(data: Path) -> None:
-    first, second = EmbeddedServer(data), EmbeddedServer(data)
+def test_who_comes_second_joins_and_who_leaves_last_stops_it(ready: Path) -> None:
+    first, second = EmbeddedServer(ready), EmbeddedServer(ready)
     first.start()
     second.start()
     assert (first.joined, second.joined) == (False, True)
     assert first.url("x") == second.url("x")
-    pid = postmaster_pid(data)
+    pid = postmaster_pid(ready)
     first.stop()
     first.stop()  # again does nothing
-    assert runs_in(pid, data / "pgdata")
+    assert runs_in(pid, ready / "pgdata")
     assert scalar(second.url(embedded_auth.ADMIN, "postgres"), "select 1") == 1
     second.stop()
-    assert not runs_in(pid, data / "pgdata")
+    assert not runs_in(pid, ready / "pgdata")
 
 
-def test_a_server_whose_starter_was_killed_is_taken_over(data: Path) -> None:
+def test_a_server_whose_starter_was_killed_is_taken_over(ready: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from rowcron.embedded import EmbeddedServer;"
         "server = EmbeddedServer(Path(sys.argv[1])); server.start();"
         "print('up', flush=True); time.sleep(600)"
     )
-    command = [sys.executable, "-c", program, str(data)]
+    command = [sys.executable, "-c", program, str(ready)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == "up\n"
-        pid = postmaster_pid(data)
+        pid = postmaster_pid(ready)
         assert os.getsid(pid) != os.getsid(starter.pid)  # a terminal's Ctrl-C does not reach it
         starter.kill()
-    with EmbeddedServer(data) as server:
+    with EmbeddedServer(ready) as server:
         assert server.joined
-        assert postmaster_pid(data) == pid
-    assert not runs_in(pid, data / "pgdata")
+        assert postmaster_pid(ready) == pid
+    assert not runs_in(pid, ready / "pgdata")
 
 
 def test_two_first_starts_at_once_end_well(data: Path) -> None:
@@ -276,8 +299,9 @@ def test_two_first_starts_at_once_end_well(data: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["x" * 150, "with space", "quo\"te and 'tick", "ünï-côdé", "comma,and%20percent"]
 )
-def test_any_path_will_do(data: Path, name: str) -> None:
-    with EmbeddedServer(data / name) as server:
+def test_any_path_will_do(made: Path, data: Path, name: str) -> None:
+    data.mkdir(mode=0o711)
+    with EmbeddedServer(copy_data(made, data / name)) as server:
         server.prepare()
         assert scalar(server.owner_url, "select 1") == 1
         done = subprocess.run(
@@ -326,12 +350,12 @@ def test_half_made_data_is_made_again(data: Path) -> None:
     assert not (data / "pgdata.part").exists()
 
 
-def test_data_of_another_major_version_is_left_alone(data: Path) -> None:
-    with EmbeddedServer(data):
+def test_data_of_another_major_version_is_left_alone(ready: Path) -> None:
+    with EmbeddedServer(ready):
         pass
-    (data / "pgdata" / "PG_VERSION").write_text("17\n", "ascii")
+    (ready / "pgdata" / "PG_VERSION").write_text("17\n", "ascii")
     with pytest.raises(EmbeddedError, match=r"made by PostgreSQL 17, this is 18"):
-        EmbeddedServer(data).start()
+        EmbeddedServer(ready).start()
 
 
 def test_a_directory_that_cannot_be_used_is_an_error_with_a_hint(data: Path) -> None:
