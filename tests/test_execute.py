@@ -193,7 +193,9 @@ AFTERWARDS = {
     ),
     "a deferred trigger": "insert into deferred values (1)",
     "a deferred trigger that defers again": "insert into again values (1)",
-    "a temporary function": "create function pg_temp.evil_now() returns int language sql as 'select 1'",
+    "a temporary function": (
+        "create function pg_temp.evil_now() returns int language sql as 'select 1'"
+    ),
     "a listener": "listen rowcron",
     "a setting": "set work_mem = '64kB'; set search_path = alice_trap; set role_spy.x = 'y'",
     "an advisory lock": "select pg_advisory_lock(4711)",
@@ -221,7 +223,8 @@ def trap(alice: psycopg.Connection) -> psycopg.Connection:
     }.items():
         alice.execute(f"create table {table} (x int)")
         alice.execute(
-            f"create function late_{table}() returns trigger language plpgsql as $$ begin {body} end $$"
+            f"create function late_{table}() returns trigger language plpgsql"
+            f" as $$ begin {body} end $$"
         )
         alice.execute(
             f"create constraint trigger late after insert on {table} deferrable initially deferred"
@@ -303,8 +306,8 @@ def test_an_owner_cannot_touch_executors(
         f"alter function rowcron_executor.{name}(bigint, uuid) security invoker",
         f"alter function rowcron_executor.{name} rename to mine",
         f"drop function rowcron_executor.{name}",
-        f"create or replace function rowcron_executor.{name}(run_id bigint, token uuid, out row_count bigint,"
-        " out result jsonb) language sql as 'select 1::bigint, null::jsonb'",
+        f"create or replace function rowcron_executor.{name}(run_id bigint, token uuid,"
+        " out row_count bigint, out result jsonb) language sql as 'select 1::bigint, null::jsonb'",
         f"select * from rowcron_executor.{name}(1, gen_random_uuid())",
         f"grant execute on function rowcron_executor.{name} to public",
         "create table rowcron_executor.t (x int)",
@@ -377,13 +380,12 @@ def test_first_inserts_at_once_end_well(db: psycopg.Connection, connect: Connect
             only(db, "select count(*) from rowcron.executor where owner::text like 'newcomer%%'")
             == 8
         )
-        assert (
-            only(
-                db,
-                "select count(*) from pg_proc where pronamespace = 'rowcron_executor'::regnamespace",
-            )
-            == 8
+        executors = only(
+            db,
+            "select count(*) from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace"
+            " where n.nspname = 'rowcron_executor'",
         )
+        assert executors == 8
         assert (
             only(
                 db,
