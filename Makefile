@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   ?=
 SAMPLES ?= 1
-PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq  # says errors only
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types check clean
