@@ -117,12 +117,13 @@ begin
     where r.id = any (ids) and not exists (
       select from rowcron.job as j
       where j.id = r.job_id and j.owner = r.owner and j.kind = r.kind and j.queue = r.queue
+        and rowcron._may_own_kind(j.owner, j.kind)
         and (j.connection is null or rowcron._may_use_connection(j.owner, j.connection))
     )
   loop
     perform rowcron._end_run(stray, 'cancelled', case
       when not exists (select from rowcron.job as j where j.id = stray.job_id) then 'job deleted'
-      else 'the run does not fit its job, or its connection is not granted' end);
+      else 'the run does not fit its job, or its kind or connection is not granted' end);
     ids := array_remove(ids, stray.id);
   end loop;
   kept := array(
@@ -199,6 +200,7 @@ begin
       left join rowcron.job as j on j.id = r.job_id
       where a.max_running is not null or not coalesce(a.enabled, false) or j.connection is not null
         or (j.owner, j.kind, j.queue) is distinct from (r.owner, r.kind, r.queue)
+        or not rowcron._may_own_kind(j.owner, j.kind)
     ) then
       return picked || ids;
     end if;
@@ -228,11 +230,14 @@ declare
   lane_queues text[];
   lane_kinds text[];
   booted timestamptz := pg_postmaster_start_time();
+  installation text := rowcron._read_setting('installation') #>> '{}';
   ids bigint[];
 begin
   select array_agg(l.queue), array_agg(l.kind) into lane_queues, lane_kinds
   from rowcron.lane as l
   where l.kind = any (_claim.kinds) and (_claim.queues is null or l.queue = any (_claim.queues));
+  -- before firing: a run in line whose forerunner has ended leaves the line free for the next
+  perform rowcron._release_parked(lane_queues, lane_kinds);
   for i in 1..coalesce(cardinality(lane_queues), 0) loop
     -- small chunks: the first run starts before the last of many jobs is fired
     perform rowcron._fire_lane(lane_queues[i], lane_kinds[i], at, 256);
@@ -244,7 +249,6 @@ begin
     end if;
   end loop;
   perform rowcron._promote(lane_queues, lane_kinds, at);
-  perform rowcron._release_parked(lane_queues, lane_kinds);
   if capacity <= 0 or lane_queues is null then
     return;
   end if;
@@ -266,7 +270,11 @@ begin
     c.id, c.token, c.job_id, c.job, c.owner::text, c.queue, c.kind,
     case when c.kind <> 'sql' or j.connection is not null then j.command end,
     coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, c.started_at, j.timeout, j.connection,
-    rowcron._idempotency_key(c.id, c.job_id, c.scheduled_for, c.created_at)
+    -- The same for every attempt: the occurrence names the deed; on demand the run does, with its birth,
+    -- because after a restore numbers come again.
+    md5(concat_ws('/', installation, c.job_id, case when c.scheduled_for is not null
+      then 's' || extract(epoch from c.scheduled_for)
+      else 'r' || c.id || '/' || extract(epoch from c.created_at) end))::uuid
   from claimed as c
   join rowcron.job as j on j.id = c.job_id
   order by c.priority desc, c.due_at, c.id;
@@ -274,19 +282,6 @@ end
 $$;
 comment on function rowcron._claim(uuid, integer, text[], text[], text[], timestamptz) is
   'claim() at a given instant: fires, promotes, then hands up to `capacity` ready runs to the worker.';
-
-create or replace function rowcron._idempotency_key(
-  run_id bigint, job_id bigint, scheduled_for timestamptz, created_at timestamptz
-) returns uuid
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- The occurrence names the deed; on demand the run does, with its birth, because after a restore numbers come again.
-  select md5(concat_ws('/', rowcron._read_setting('installation') #>> '{}', job_id,
-    coalesce('s' || extract(epoch from scheduled_for), 'r' || run_id || '/' || extract(epoch from created_at))))::uuid
-$$;
-comment on function rowcron._idempotency_key(bigint, bigint, timestamptz, timestamptz) is
-  'A key that is the same for every attempt of a run, and no other run''s, in no other installation.';
 
 create or replace function rowcron.claim(
   worker_id uuid default gen_random_uuid(), capacity integer default 1, queues text[] default null,
@@ -298,6 +293,12 @@ create or replace function rowcron.claim(
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- Plans are cached while the tables are empty, and used when they are full: only nested loops over indexes.
+set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -311,7 +312,7 @@ begin
   return query
   select c.run_id, c.token, c.job_id, c.job, c.owner, c.queue, c.kind, c.command, c.args, c.attempt,
     c.scheduled_for, c.due_at, c.started_at, c.timeout, c.connection, c.idempotency_key
-  from rowcron._claim(claim.worker_id, least(capacity, 10000), claim.queues, kinds, handlers, at) as c;
+  from rowcron._claim(claim.worker_id, least(coalesce(capacity, 1), 10000), claim.queues, kinds, handlers, at) as c;
 end
 $$;
 comment on function rowcron.claim(uuid, integer, text[], text[], text[], interval) is

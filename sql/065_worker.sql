@@ -179,6 +179,9 @@ create or replace function rowcron.heartbeat(
 ) returns table (wake_after interval, settled boolean, cancels bigint[], changes jsonb)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
