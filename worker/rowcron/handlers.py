@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from rowcron.errors import RowcronError
 from rowcron.models import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,199}")  # as the schema checks python commands
 CONNECTIONS = frozenset({"Connection", "AsyncConnection"})
 
 
@@ -118,6 +120,12 @@ def handler(name: Any = None, /) -> Any:
 
 
 def _register(name: str, function: F) -> F:
+    if not _NAME.fullmatch(name):
+        raise RowcronError(
+            f'"{name}" cannot be a handler\'s name',
+            detail="It is a letter, then letters, digits, _ . : -, 200 at most.",
+            hint='give it one: @handler("send_mail")',
+        )
     known = HANDLERS.get(name)
     if known is not None and known.function is not function and not _is_reload(known, function):
         raise RowcronError(

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ class Log:
         self._lines: list[str] = []
         self._records: list[str] = []
         self._scheduled = False
+        self._second = 0
+        self._stamp = ""
         self._lock = threading.Lock()
 
     @classmethod
@@ -61,13 +64,13 @@ class Log:
     def event(self, name: str, text: str, level: str = "info", **fields: Any) -> None:
         """Tell that something happened: `text` for people, `name` and `fields` for programs."""
         rank = LEVELS[level]
-        now = datetime.now(UTC)
+        now = time.time()
         on_console = rank >= self.level and (self.as_json or name not in ONLY_IN_JSON)
         if self.file is None and not on_console:
             return
         record = None
         if self.file is not None or self.as_json:
-            stamp = now.isoformat(timespec="microseconds")
+            stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
             record = json.dumps(
                 {"at": stamp, "level": level, "event": name, "text": text, **fields}, default=str
             )
@@ -75,7 +78,8 @@ class Log:
             if record is not None and self.file is not None:
                 self._records.append(record)
             if on_console:
-                self._lines.append(record or self._line(now, level, text))
+                line = record if self.as_json and record else self._line(now, level, text)
+                self._lines.append(line)
         self._soon()
 
     def debug(self, text: str, **fields: Any) -> None:
@@ -83,10 +87,13 @@ class Log:
         if self.level <= 10 or self.file is not None:
             self.event("debug", text, "debug", **fields)
 
-    def _line(self, now: datetime, level: str, text: str) -> str:
-        stamp = now.astimezone().strftime("%H:%M:%S.") + f"{now.microsecond // 1000:03d}"
+    def _line(self, now: float, level: str, text: str) -> str:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%H:%M:%S", time.localtime(second))
         mark = "" if level in ("info", "debug") else f"{level}: "
-        return f"{stamp} {mark}{visible(text)}"
+        return f"{self._stamp}.{int((now - second) * 1000):03d} {mark}{visible(text)}"
 
     def _soon(self) -> None:
         loop = self.loop

@@ -165,28 +165,31 @@ class Worker:
 
     async def _turn(self) -> None:
         self.alarm.clear()
-        capacity, kinds = self._room()
-        if capacity == 0:
+        free = self._free()
+        rooms = {kind: executor.room for kind, executor in self.running.executors.items()}
+        taking = [kind for kind, room in rooms.items() if room > 0]
+        if free == 0 or not taking:
             await self._wait_for_room()
             return
-        count = await self._claim(capacity, kinds)
-        if count >= capacity:
-            await asyncio.sleep(0)
-        elif not self.stopping:
-            await self._sleep(full_of_some=kinds is not None)
+        # Of SQL jobs no more than there are connections; asked for together with the rest first, so
+        # that one statement tells when there is nothing to do at all.
+        narrow = [room for room in rooms.values() if 0 < room < free]
+        kinds = None if len(taking) == len(rooms) else database.text_array(taking)
+        asked = min([free, *narrow])
+        if await self._claim(asked, kinds) < asked:
+            if not self.stopping:
+                await self._sleep(full_of_some=kinds is not None)
+            return
+        wide = [kind for kind, room in rooms.items() if room >= free]
+        if narrow and wide and (free := self._free()):
+            await self._claim(free, database.text_array(wide))
+        await asyncio.sleep(0)
 
-    def _room(self) -> tuple[int, str | None]:
-        """Return how many runs to ask for, and of which kinds if not of all."""
-        free = self.settings.concurrency - len(self.running.active)
-        if free <= 0 or self.running.reporter.backlog > 2 * self.settings.concurrency + 2_000:
-            return 0, None
-        rooms = {kind: executor.room for kind, executor in self.running.executors.items()}
-        open_kinds = [kind for kind, room in rooms.items() if room > 0]
-        if len(open_kinds) == len(rooms):
-            return min(free, *rooms.values()), None
-        if not open_kinds:
-            return 0, None
-        return min(free, *(rooms[kind] for kind in open_kinds)), database.text_array(open_kinds)
+    def _free(self) -> int:
+        """Return how many runs may be claimed now; none while reports pile up."""
+        if self.running.reporter.backlog > 2 * self.settings.concurrency + 2_000:
+            return 0
+        return self.settings.concurrency - len(self.running.active)
 
     async def _claim(self, capacity: int, kinds: str | None = None) -> int:
         member = self.member

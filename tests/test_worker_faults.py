@@ -1,0 +1,150 @@
+"""Faults: a database that goes away, sessions that are cut, workers that die or sleep too long."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from harness import TestServer, wait_until
+from workers import Jobs, Start, jobs, start
+
+__all__ = ["jobs", "start"]
+
+
+class MortalServer(TestServer):
+    """A server that can be crashed and started again."""
+
+    def crash(self) -> None:
+        """As `pg_ctl stop -m immediate` does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(30)
+
+    def start_again(self) -> None:
+        """Start on the data that is there; recovers."""
+        directory = f"unix_socket_directories={self.base / 'socket'}"
+        options = ["-c", directory, "-c", "listen_addresses="]
+        self._process = self._spawn("postgres", "-D", str(self.base / "data"), *options)
+        wait_until(self._ready, what="the server")
+
+
+@pytest.fixture
+def mortal(server: TestServer) -> Iterator[MortalServer]:
+    """A server of its own for one test, with a database and alice's jobs."""
+    mortal = MortalServer(server.bin)
+    try:
+        mortal.start()
+        mortal.make_template()
+        yield mortal
+    finally:
+        mortal.stop()
+
+
+def test_a_database_that_goes_away_costs_no_run(mortal: MortalServer, start: Start) -> None:
+    database = mortal.create_database()
+    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+        db.execute("grant rowcron_python to alice")
+        with psycopg.connect(database.url("alice"), autocommit=True) as alice:
+            jobs = Jobs(alice, db)
+            name = jobs.add("python", "sleep")
+            mortal.crash()
+    options = ("--lease", "60", "--poll", "1")
+    worker = start(*options, wait=False, url=database.url("w_worker"))
+    worker.wait_for("unavailable")
+    mortal.start_again()
+    worker.wait_for("worker")
+    worker.wait_for("reconnect")
+    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+        with psycopg.connect(database.url("alice"), autocommit=True) as alice:
+            jobs = Jobs(alice, db)
+            run = jobs.start(name, {"seconds": 1.5})
+            jobs.wait_running(run)
+            mortal.crash()
+    wait_until(lambda: len(worker.events("unavailable")) == 2)
+    mortal.start_again()
+    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+        with psycopg.connect(database.url("alice"), autocommit=True) as alice:
+            jobs = Jobs(alice, db)
+            assert jobs.end(run)["outcome"] == "succeeded"
+            assert len(jobs.entries(run)) == 1
+            assert jobs.end(jobs.start(name, {"seconds": 0}))["outcome"] == "succeeded"
+    assert len(worker.events("unavailable")) == 2  # said once each time
+    assert worker.stop() == 0
+
+
+def test_cut_sessions_cost_no_run_and_double_none(jobs: Jobs, start: Start) -> None:
+    worker = start("--poll", "1")
+    effect = "insert into public.effect values (0, current_setting('rowcron.run_id')::bigint)"
+    names = [
+        jobs.add("sql", f"{effect}; select pg_sleep(0.02)", max_lost=100),
+        jobs.add("python", "insert", max_lost=100),
+    ]
+    query = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[150]))"
+    for name in names:
+        jobs.owner.execute(query, (name,))
+    cut = """
+      select count(pg_terminate_backend(pid)) from pg_stat_activity
+      where datname = current_database() and application_name = 'rowcron'
+        and pid <> pg_backend_pid() and random() < 0.5
+    """
+    left = "select count(*) from rowcron.run"
+
+    def over() -> bool:
+        jobs.db.execute(cut)
+        return jobs.db.execute(left).fetchone()[0] < 100
+
+    wait_until(over, 30)
+    wait_until(lambda: jobs.db.execute(left).fetchone() == (0,), 30)
+    counts = "select count(*), count(distinct run_id) from public.effect"
+    assert jobs.db.execute(counts).fetchone() == (300, 300)
+    outcomes = "select count(*) from rowcron.ledger where final and outcome = 'succeeded'"
+    assert jobs.db.execute(outcomes).fetchone() == (300,)
+    assert worker.stop() == 0
+
+
+def test_runs_of_a_killed_worker_are_rescued(jobs: Jobs, start: Start) -> None:
+    first = start("--lease", "1")
+    run = jobs.run("python", "sleep", {"seconds": 2})
+    jobs.wait_running(run)
+    first.kill()
+    start("--lease", "1", "--poll", "1")
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert [entry["outcome"] for entry in jobs.entries(run)] == ["lost", "succeeded"]
+
+
+def test_a_worker_that_overslept_its_lease_begins_anew(jobs: Jobs, start: Start) -> None:
+    first = start("--lease", "1", "--poll", "0.4")
+    run = jobs.run("python", "sleep", {"seconds": 2})
+    jobs.wait_running(run)
+    first.send(signal.SIGSTOP)
+    start("--lease", "5", "--poll", "0.4")
+    wait_until(lambda: jobs.entries(run), what="the loss")
+    first.send(signal.SIGCONT)
+    assert first.wait_for("lost")["code"] == "RCWRK"
+    wait_until(lambda: len(first.events("worker")) == 2, what="a new registration")
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert [entry["outcome"] for entry in jobs.entries(run)] == ["lost", "succeeded"]
+    ids = {event["worker"] for event in first.events("worker")}
+    assert len(ids) == 2
+
+
+def test_a_long_run_keeps_its_claim(jobs: Jobs, start: Start) -> None:
+    start("--lease", "1", "--poll", "30")
+    start("--lease", "1", "--poll", "0.3")
+    blocker = jobs.run("python", "sleep", {"seconds": 3})
+    assert jobs.end(blocker)["outcome"] == "succeeded"
+    assert len(jobs.entries(blocker)) == 1
+
+
+def test_a_claim_that_was_lost_is_not_reported(jobs: Jobs, start: Start) -> None:
+    worker = start()
+    run = jobs.run("python", "sleep", {"seconds": 1})
+    jobs.wait_running(run)
+    jobs.db.execute("delete from rowcron.run where id = %s", (run,))
+    assert worker.wait_for("refused", run_id=run)["code"] == "RCCLM"
+    assert jobs.entries(run) == []
+
+

@@ -1,0 +1,393 @@
+"""Each kind of job on a real worker whose login is only rowcron_worker."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness import Database, wait_until
+from rowcron.capture import result_and_output
+from worker_app import give
+from workers import Jobs, Start, jobs, start
+
+__all__ = ["jobs", "start"]
+ALL = ("--kind", "sql,shell,http,python")
+
+
+def test_sql_succeeds_fails_and_is_recorded_with_its_effect(jobs: Jobs, start: Start) -> None:
+    worker = start()
+    good = jobs.run("sql", "insert into public.effect values (1, 1), (2, 1)")
+    rows = jobs.run("sql", "select 7 as seven, 'ä' as text")
+    bad = jobs.run("sql", "insert into public.effect select 1 / 0")
+    assert jobs.end(good)["outcome"] == "succeeded"
+    assert jobs.end(good)["result"]["rows"] == 2
+    assert jobs.end(rows)["result"]["first"] == {"seven": 7, "text": "ä"}
+    entry = jobs.end(bad)
+    assert (entry["outcome"], "division by zero" in entry["error"]) == ("failed", True)
+    assert jobs.db.execute("select count(*) from public.effect").fetchone() == (2,)
+    assert worker.wait_for("end", run_id=bad)["outcome"] == "failed"
+
+
+def test_notices_of_sql_go_to_the_log(jobs: Jobs, start: Start) -> None:
+    worker = start()
+    run = jobs.run("sql", "do $$ begin raise notice 'it is %', current_user; end $$")
+    assert worker.wait_for("notice", run_id=run)["message"] == "it is alice"
+
+
+def test_sql_times_out_by_the_server(jobs: Jobs, start: Start) -> None:
+    start()
+    begin = time.monotonic()
+    entry = jobs.end(jobs.run("sql", "select pg_sleep(30)", timeout="300 ms"))
+    assert (entry["outcome"], entry["reason"]) == ("failed", "timeout")
+    assert time.monotonic() - begin < 5
+
+
+def test_sql_that_catches_its_timeout_is_terminated(jobs: Jobs, start: Start) -> None:
+    start("--sql-connections", "1")
+    stubborn = """do $$ begin
+      loop begin perform pg_sleep(30); exception when query_canceled then null; end; end loop;
+    end $$"""
+    entry = jobs.end(jobs.run("sql", stubborn, timeout="200 ms", max_lost=1))
+    assert (entry["outcome"], entry["reason"].partition(";")[0]) == ("lost", "timeout")
+    assert jobs.end(jobs.run("sql", "select 1"))["outcome"] == "succeeded"  # the lane is free again
+
+
+def test_sql_is_cancelled_within_a_second(jobs: Jobs, start: Start) -> None:
+    start("--poll", "30")
+    run = jobs.run("sql", "select pg_sleep(30)")
+    jobs.wait_running(run)
+    begin = time.monotonic()
+    assert jobs.owner.execute("select rowcron.cancel(%s)", (run,)).fetchone() == ("asked",)
+    assert jobs.end(run)["outcome"] == "cancelled"
+    assert time.monotonic() - begin < 1
+
+
+def test_sql_over_a_named_connection_is_not_atomic(
+    jobs: Jobs, start: Start, database: Database
+) -> None:
+    start(ROWCRON_CONNECTION_ADMIN=database.url("postgres"))
+    jobs.db.execute("select rowcron.grant_connection('admin', 'alice')")
+    jobs.db.execute("select rowcron.grant_connection('other', 'alice')")
+    text = "vacuum public.effect; insert into public.effect values (1, 1); select 5 as five;"
+    entry = jobs.end(jobs.run("sql", text, connection="admin"))
+    assert (entry["outcome"], entry["output"]) == ("succeeded", "VACUUM\nINSERT 0 1\nSELECT 1")
+    assert entry["result"] == {"five": 5}
+    entry = jobs.end(jobs.run("sql", "vacuum", connection="other"))
+    assert (entry["outcome"], entry["reason"]) == ("failed", "connection")
+    assert "ROWCRON_CONNECTION_OTHER" in entry["error"]
+    entry = jobs.end(jobs.run("sql", "select pg_sleep(30)", connection="admin", timeout="200 ms"))
+    assert (entry["outcome"], entry["reason"]) == ("failed", "timeout")
+
+
+def test_shell_gets_a_bare_environment_and_its_args(jobs: Jobs, start: Start) -> None:
+    start(*ALL, "--shell-env", "PASSED", PASSED="yes", KEPT_BACK="no")
+    run = jobs.run("shell", "cat; echo; env; echo oops >&2", {"a": "ü"})
+    entry = jobs.end(run)
+    assert entry["outcome"] == "succeeded"
+    first, *lines = entry["output"].splitlines()
+    assert first == '{"a": "ü"}'
+    assert lines[-1] == "oops"
+    environment = dict(line.partition("=")[::2] for line in lines[:-1])
+    assert environment["ROWCRON_RUN_ID"] == str(run)
+    assert environment["PASSED"] == "yes"
+    usual = {"PATH", "HOME", "LANG", "PASSED", "PWD", "OLDPWD", "SHLVL", "_"}
+    assert {name for name in environment if not name.startswith("ROWCRON_")} <= usual
+    assert len([name for name in environment if name.startswith("ROWCRON_")]) == 5
+
+
+def test_shell_reports_exit_status_and_signal(jobs: Jobs, start: Start) -> None:
+    start(*ALL)
+    exits, killed = jobs.run("shell", "exit 3"), jobs.run("shell", "kill -SEGV $$")
+    assert jobs.end(exits)["reason"] == "exit"
+    assert jobs.end(exits)["result"] == {"exit": 3}
+    assert jobs.end(killed)["error"] == "killed by signal 11 (SIGSEGV)"
+
+
+def test_shell_timeout_kills_the_whole_group(jobs: Jobs, start: Start, tmp_path: Path) -> None:
+    start(*ALL)
+    mark = tmp_path / "mark"
+    command = f"echo started; trap '' TERM; (sleep 3; touch {mark}) & sleep 30"
+    entry = jobs.end(jobs.run("shell", command, timeout="300 ms"))
+    assert (entry["outcome"], entry["reason"]) == ("failed", "timeout")
+    assert entry["output"] == "started\n"
+    living = Path("/proc").glob("[0-9]*/cmdline")
+    assert not any(str(mark).encode() in _read(path) for path in living)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_shell_is_cancelled(jobs: Jobs, start: Start) -> None:
+    start(*ALL)
+    run = jobs.run("shell", "sleep 30")
+    jobs.wait_running(run)
+    jobs.owner.execute("select rowcron.cancel(%s)", (run,))
+    assert jobs.end(run)["outcome"] == "cancelled"
+
+
+def test_a_child_that_holds_the_output_does_not_hang_the_run(jobs: Jobs, start: Start) -> None:
+    start(*ALL)
+    begin = time.monotonic()
+    assert jobs.end(jobs.run("shell", "sleep 20 & echo done"))["output"] == "done\n"
+    assert time.monotonic() - begin < 5
+
+
+def test_output_of_100_mb_leaves_its_tail_and_the_worker_small(jobs: Jobs, start: Start) -> None:
+    worker = start(*ALL)
+    small = _memory(worker.process.pid)
+    entry = jobs.end(jobs.run("shell", "yes 'ä' | head -c 104857599; printf '\\000end'"))
+    assert entry["outcome"] == "succeeded"
+    assert entry["output"].endswith("ä\n\ufffdend")
+    assert 65_000 < len(entry["output"].encode()) <= 65_536
+    assert _memory(worker.process.pid) - small < 20_000
+
+
+def _memory(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def test_a_command_and_args_of_1_mb_reach_the_shell(jobs: Jobs, start: Start) -> None:
+    start(*ALL)
+    command = f"wc -c; : {'x' * 1_000_000}"
+    entry = jobs.end(jobs.run("shell", command, {"text": "y" * 1_000_000}))
+    assert (entry["outcome"], entry["output"]) == ("succeeded", "1000012\n")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """A real HTTP server: the path says what it does."""
+
+    protocol_version = "HTTP/1.1"
+    seen: list[tuple[str, str, dict[str, str], bytes]]
+
+    def do_GET(self) -> None:
+        """Answer; POST does the same."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.seen.append((self.command, self.path, dict(self.headers.items()), body))  # type: ignore[attr-defined]
+        status = int(self.path.strip("/").split("/")[0] or 200)
+        text = b"x" * 1_000_000 if "long" in self.path else b"hello\0"
+        if "slow" in self.path:
+            time.sleep(3)
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "1")
+        if status == 302:
+            self.send_header("Location", "/200")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        try:
+            self.wfile.write(text)
+        except OSError:
+            self.close_connection = True
+
+    do_POST = do_PUT = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def web() -> Iterator[http.server.ThreadingHTTPServer]:
+    """A server on loopback; `seen` holds its requests."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.seen = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_http_sends_args_and_judges_the_status(
+    jobs: Jobs, start: Start, web: http.server.ThreadingHTTPServer
+) -> None:
+    start()
+    base = f"http://127.0.0.1:{web.server_port}"
+    plain = jobs.run("http", f"{base}/200")
+    post = jobs.run("http", f"{base}/201\nX-Team: billing", {"n": 1})
+    missing = jobs.run("http", f"GET {base}/404")
+    expected = jobs.run("http", f"PUT {base}/404\nExpect-Status: 200-299, 404", {"n": 2})
+    moved = jobs.run("http", f"{base}/302")
+    entry = jobs.end(plain)
+    assert (entry["outcome"], entry["output"]) == ("succeeded", "hello\ufffd")
+    assert entry["result"] == {"status": 200}
+    assert jobs.end(post)["result"] == {"status": 201}
+    assert (jobs.end(missing)["outcome"], jobs.end(missing)["reason"]) == ("failed", "status")
+    assert jobs.end(expected)["outcome"] == "succeeded"
+    assert "redirects to /200" in jobs.end(moved)["error"]
+    requests = {path: (method, headers, body) for method, path, headers, body in web.seen}  # type: ignore[attr-defined]
+    assert requests["/200"][0] == "GET"
+    method, headers, body = requests["/201"]
+    assert (method, body, headers["X-Team"]) == ("POST", b'{"n": 1}', "billing")
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Idempotency-Key"] != requests["/200"][1]["Idempotency-Key"]
+
+
+def test_http_is_bounded_in_time_and_size(
+    jobs: Jobs, start: Start, web: http.server.ThreadingHTTPServer
+) -> None:
+    start()
+    base = f"http://127.0.0.1:{web.server_port}"
+    slow, long = (
+        jobs.run("http", f"{base}/200/slow", timeout="300 ms"),
+        jobs.run("http", f"{base}/200/long"),
+    )
+    assert (jobs.end(slow)["outcome"], jobs.end(slow)["reason"]) == ("failed", "timeout")
+    assert jobs.end(long)["output"] == "x" * 65_536
+    gone = jobs.run("http", "http://127.0.0.1:9/")
+    assert (jobs.end(gone)["outcome"], jobs.end(gone)["reason"]) == ("failed", "connection")
+
+
+def test_retry_after_sets_the_pause(
+    jobs: Jobs, start: Start, web: http.server.ThreadingHTTPServer
+) -> None:
+    start()
+    address = f"http://127.0.0.1:{web.server_port}/429"
+    run = jobs.run("http", address, max_attempts=2, retry_delay="1 hour")
+    assert jobs.end(run)["attempt"] == 2
+    first, second = (entry["finished_at"] for entry in jobs.entries(run))
+    assert 0.9 < (second - first).total_seconds() < 5
+
+
+def test_python_handlers_get_what_they_ask_for(jobs: Jobs, start: Start) -> None:
+    start()
+    assert jobs.end(jobs.run("python", "add-it", {"a": 1, "b": 2}))["result"] == {"sum": 3}
+    name = jobs.add("python", "whole", timeout="90 s")
+    run = jobs.start(name, [1, "x"])
+    result = jobs.end(run)["result"]
+    assert len(result.pop("key")) == 36
+    assert result == {
+        "args": [1, "x"], "run_id": run, "attempt": 1, "job": name, "owner": "alice",
+        "on_demand": True, "allowed": 90.0,
+    }  # fmt: skip
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+    assert jobs.end(jobs.run("python", "nothing_async"))["outcome"] == "succeeded"
+    wrong = jobs.end(jobs.run("python", "add-it", {"a": 1}))
+    assert "missing 1 required positional argument: 'b'" in wrong["error"]
+
+
+@pytest.mark.parametrize(
+    ("what", "result", "output"),
+    [
+        ("nul", {"text": "a\ufffdb", "escaped": "\\u0000"}, None),
+        ("surrogate", "\ufffd", None),
+        ("object", None, "<object object"),
+        ("nan", None, "nan"),
+        ("long", None, "xxxx"),
+    ],
+)
+def test_results_are_made_storable(what: str, result: object, output: str | None) -> None:
+    stored, text = result_and_output(give(what))
+    assert (None if stored is None else json.loads(stored)) == result
+    assert (text or "").startswith(output or "")
+    assert stored is None or "\\u0000" not in stored.replace("\\\\u0000", "")
+
+
+def test_what_is_hard_to_store_is_stored(jobs: Jobs, start: Start) -> None:
+    start()
+    nul = jobs.run("python", "give", {"what": "nul"})
+    surrogate = jobs.run("python", "give", {"what": "surrogate"})
+    broken = jobs.run("python", "fail", {"how": "x"})
+    assert jobs.end(nul)["result"] == {"text": "a\ufffdb", "escaped": "\\u0000"}
+    assert jobs.end(surrogate)["result"] == "\ufffd"
+    error = jobs.end(broken)["error"]
+    assert error.endswith("ValueError: broken \ufffd \ufffd")
+    assert "rowcron/" not in error  # the worker's own frames are nobody's business
+
+
+def test_a_handler_says_never_again_or_later(jobs: Jobs, start: Start) -> None:
+    start()
+    never = jobs.run("python", "fail", {"how": "abandon"}, max_attempts=5)
+    later = jobs.run("python", "fail", {"how": "later"}, max_attempts=2, retry_delay="1 hour")
+    assert (jobs.end(never)["outcome"], jobs.end(never)["attempt"]) == ("failed", 1)
+    assert jobs.end(later)["attempt"] == 2
+
+
+@pytest.mark.parametrize("handler", ["insert", "insert_async"])
+def test_a_handed_connection_commits_effect_and_record_together(
+    jobs: Jobs, start: Start, handler: str
+) -> None:
+    start()
+    good = jobs.run("python", handler, {"n": 1})
+    bad = jobs.run("python", handler, {"n": 2, "then": "raise"})
+    assert jobs.end(good)["outcome"] == "succeeded"
+    assert jobs.end(bad)["outcome"] == "failed"
+    query = """
+      select e.n, e.xmin = l.xmin from public.effect as e join rowcron.ledger as l using (run_id)
+    """
+    assert jobs.db.execute(query).fetchall() == [(1, True)]
+
+
+def test_a_handler_cannot_commit_early_and_a_cut_is_a_loss(jobs: Jobs, start: Start) -> None:
+    start()
+    early = jobs.run("python", "insert", {"n": 1, "then": "commit"})
+    cut = jobs.run("python", "insert", {"n": 2, "then": "cut"}, max_lost=1)
+    assert "Explicit commit() forbidden" in jobs.end(early)["error"]
+    assert jobs.end(cut)["outcome"] == "lost"
+    assert jobs.db.execute("select count(*) from public.effect").fetchone() == (0,)
+
+
+def test_handlers_time_out_and_leave_their_slots(jobs: Jobs, start: Start) -> None:
+    start("--concurrency", "5", "--handler-connections", "1")
+    begin = time.monotonic()
+    runs = [
+        jobs.run("python", handler, args, timeout="300 ms")
+        for handler, args in (
+            ("sleep", {"seconds": 30}),
+            ("sleep_async", {"seconds": 30}),
+            ("insert", {"then": "sleep"}),
+            ("insert_async", {"then": "sleep"}),
+            ("stubborn", {}),
+        )
+    ]
+    for run in runs:
+        entry = jobs.end(run)
+        assert (entry["outcome"], entry["reason"]) == ("failed", "timeout")
+    for handler in ("nothing", "nothing_async", "insert", "insert_async", "sleep"):
+        args = {"seconds": 0} if handler == "sleep" else {}
+        assert jobs.end(jobs.run("python", handler, args))["outcome"] == "succeeded"
+    assert time.monotonic() - begin < 10
+    assert jobs.db.execute("select count(*) from public.effect").fetchone() == (2,)
+
+
+def test_a_job_without_its_handler_waits(jobs: Jobs, start: Start) -> None:
+    start()
+    unknown = jobs.run("python", "nobody_has_it")
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+    state = jobs.db.execute("select state from rowcron.run where id = %s", (unknown,)).fetchone()
+    assert state == ("ready",)
+
+
+def test_a_job_deleted_while_it_runs_ends_in_the_ledger(jobs: Jobs, start: Start) -> None:
+    start()
+    name = jobs.add("python", "sleep", args={"seconds": 1})
+    run = jobs.start(name)
+    jobs.wait_running(run)
+    jobs.owner.execute("delete from rowcron.job where name = %s", (name,))
+    assert jobs.end(run)["final"]
+
+
+def test_names_with_quotes_emoji_and_escapes_are_shown_harmless(jobs: Jobs, start: Start) -> None:
+    worker = start()
+    name = 'it\'s "quoted" 🚀'
+    run = jobs.run("python", "nothing", name=name)
+    assert jobs.end(run)["job"] == name
+    assert worker.wait_for("end", run_id=run)["job"] == name
+    wait_until(lambda: "🚀" in worker.console.read_text("utf-8"))
+
+
+def test_the_worker_has_no_right_on_tables(jobs: Jobs, start: Start, worker_url: str) -> None:
+    with psycopg.connect(worker_url) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("select * from rowcron.run")

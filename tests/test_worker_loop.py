@@ -1,0 +1,214 @@
+"""The worker's loop: waking, sleeping, stopping, many of them together."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+
+import psycopg
+import pytest
+
+from harness import TestServer, wait_until
+from workers import Jobs, Start, WorkerProcess, jobs, start
+
+__all__ = ["jobs", "start"]
+
+
+def asleep(db: psycopg.Connection) -> bool:
+    """Whether a worker sleeps, and not lightly."""
+    query = "select from rowcron.worker where asleep and unsettled = '{}' and lost_at is null"
+    return db.execute(query).fetchone() is not None
+
+
+def lateness(jobs: Jobs, run: int) -> float:
+    """Seconds from a run's due instant to its claim, by the database's clock."""
+    entry = jobs.end(run)
+    return float((entry["started_at"] - entry["due_at"]).total_seconds())
+
+
+def test_an_idle_worker_wakes_by_notification(jobs: Jobs, start: Start) -> None:
+    start("--poll", "30", "--lease", "120")
+    name = jobs.add("python", "nothing")
+    for _ in range(3):
+        wait_until(lambda: asleep(jobs.db), what="sleep")
+        assert lateness(jobs, jobs.start(name)) < 0.5
+
+
+def test_without_notifications_it_polls(jobs: Jobs, start: Start) -> None:
+    jobs.db.execute("update rowcron.setting set value = 'false' where name = 'notify'")
+    start("--poll", "0.3")
+    name = jobs.add("python", "nothing")
+    for _ in range(3):
+        wait_until(lambda: asleep(jobs.db), what="sleep")
+        assert lateness(jobs, jobs.start(name)) < 2
+
+
+def test_a_schedule_of_each_second_runs_each_second(jobs: Jobs, start: Start) -> None:
+    start("--poll", "30", "--lease", "120")
+    name = jobs.add("sql", "select 1", schedule="* * * * * *")
+    query = """
+      select scheduled_for, started_at, outcome from rowcron.ledger
+      where job = %s order by scheduled_for
+    """
+    rows = wait_until(
+        lambda: len(found := jobs.db.execute(query, (name,)).fetchall()) >= 4 and found, 15
+    )
+    assert {outcome for _, _, outcome in rows} == {"succeeded"}
+    instants = [scheduled_for for scheduled_for, _, _ in rows]
+    gaps = {(b - a).total_seconds() for a, b in zip(instants, instants[1:], strict=False)}
+    assert gaps == {1.0}
+    late = sorted((started - due).total_seconds() for due, started, _ in rows)
+    assert 0 <= late[0] and late[len(late) // 2] < 0.2
+
+
+def test_idle_means_one_statement_a_poll(jobs: Jobs, start: Start, server: TestServer) -> None:
+    jobs.db.execute("alter role w_worker set log_statement to 'all'")
+    try:
+        start("--poll", "0.5", "--lease", "30")
+        wait_until(lambda: asleep(jobs.db), what="sleep")
+        log = server.base / "log"
+        begin = log.stat().st_size
+        time.sleep(2)  # what is measured: two seconds of idleness
+        with log.open("rb") as file:
+            file.seek(begin)
+            statements = re.findall(rb"LOG: +(?:statement|execute)", file.read())
+    finally:
+        jobs.db.execute("alter role w_worker reset log_statement")
+    assert 3 <= len(statements) <= 5
+
+
+def test_a_full_worker_still_fires(jobs: Jobs, start: Start) -> None:
+    start("--concurrency", "1")
+    held = jobs.run("python", "sleep", {"seconds": 30})
+    jobs.wait_running(held)
+    name = jobs.add("python", "nothing", schedule="* * * * * *", on_overlap="allow")
+    query = "select count(*) from rowcron.run where job = %s and state = 'ready'"
+    wait_until(lambda: jobs.db.execute(query, (name,)).fetchone()[0] >= 2, 10)
+    assert jobs.running(held)
+
+
+def test_sql_jobs_beyond_the_connections_wait_in_the_database(jobs: Jobs, start: Start) -> None:
+    start("--sql-connections", "1", "--concurrency", "10")
+    name = jobs.add("sql", "select pg_sleep(30)")
+    first, second = jobs.start(name), jobs.start(name)
+    jobs.wait_running(first)
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+    assert not jobs.running(second)
+    jobs.owner.execute("select rowcron.cancel(%s)", (second,))
+    jobs.owner.execute("select rowcron.cancel(%s)", (first,))
+    assert jobs.end(first)["outcome"] == "cancelled"
+
+
+def test_workers_never_run_one_run_twice(jobs: Jobs, start: Start) -> None:
+    start("--processes", "2", "--concurrency", "7", wait=False)
+    start("--concurrency", "50")
+    effect = "insert into public.effect values (0, current_setting('rowcron.run_id')::bigint)"
+    sql, python = jobs.add("sql", effect), jobs.add("python", "insert")
+    query = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[200]))"
+    for name in (sql, python):
+        jobs.owner.execute(query, (name,))
+    left = "select count(*) from rowcron.run"
+    wait_until(lambda: jobs.db.execute(left).fetchone() == (0,), 30)
+    counts = "select count(*), count(distinct run_id) from public.effect"
+    assert jobs.db.execute(counts).fetchone() == (400, 400)
+    ended = "select count(*), count(distinct run_id) from rowcron.ledger where final"
+    assert jobs.db.execute(ended).fetchone() == (400, 400)
+    workers = "select count(distinct worker_id) from rowcron.ledger"
+    assert jobs.db.execute(workers).fetchone()[0] >= 2
+
+
+def test_a_drain_lets_runs_end(jobs: Jobs, start: Start) -> None:
+    worker = start("--kind", "sql,shell,python")
+    runs = [
+        jobs.run("python", "sleep", {"seconds": 0.7}),
+        jobs.run("python", "sleep_async", {"seconds": 0.7}),
+        jobs.run("sql", "select pg_sleep(0.7)"),
+        jobs.run("shell", "sleep 0.7"),
+    ]
+    for run in runs:
+        jobs.wait_running(run)
+    worker.send(signal.SIGTERM)
+    worker.wait_for("drain")
+    later = jobs.start(jobs.add("python", "nothing"))
+    assert worker.process.wait(15) == 0
+    assert {jobs.end(run)["outcome"] for run in runs} == {"succeeded"}
+    assert jobs.entries(later) == []
+    assert not jobs.running(later)
+
+
+@pytest.mark.parametrize("how", ["grace", "second signal", "hangup"])
+def test_what_does_not_end_is_given_back(jobs: Jobs, start: Start, how: str) -> None:
+    grace = "0.3" if how == "grace" else "60"
+    worker = start("--kind", "sql,shell,python", "--grace", grace)
+    runs = [
+        jobs.run("python", "sleep", {"seconds": 60}),
+        jobs.run("python", "sleep_async", {"seconds": 60}),
+        jobs.run("sql", "select pg_sleep(60)"),
+        jobs.run("shell", "sleep 60"),
+    ]
+    for run in runs:
+        jobs.wait_running(run)
+    begin = time.monotonic()
+    worker.send(signal.SIGHUP if how == "hangup" else signal.SIGTERM)
+    if how == "second signal":
+        worker.wait_for("drain")
+        worker.send(signal.SIGINT)
+    assert worker.process.wait(15) == 0
+    assert time.monotonic() - begin < 8
+    query = "select state, attempt from rowcron.run where id = any (%s)"
+    assert jobs.db.execute(query, (runs,)).fetchall() == [("ready", 1)] * 4
+    assert [entry for run in runs for entry in jobs.entries(run)] == []
+
+
+def test_several_processes_stop_together_and_are_replaced(jobs: Jobs, start: Start) -> None:
+    worker = start("--processes", "2", wait=False)
+    query = "select pid from rowcron.worker where lost_at is null order by started_at"
+
+    def pids() -> list[int]:
+        return [pid for (pid,) in jobs.db.execute(query).fetchall()]
+
+    wait_until(lambda: len(pids()) == 2, what="two processes")
+    victim = pids()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(set(pids()) - {victim}) == 2, what="a replacement")
+    assert worker.stop() == 0
+    wait_until(lambda: not set(pids()) - {victim}, what="no worker left")
+
+
+def test_a_worker_says_what_it_uses_and_who_changed_what(jobs: Jobs, start: Start) -> None:
+    worker = start("--sql-connections", "3")
+    assert worker.events("worker")[0]["connections"] == 4 + 3 + 8
+    assert "connections: 4 + up to 3 for SQL jobs" in worker.console.read_text("utf-8")
+    wait_until(lambda: asleep(jobs.db), what="sleep")
+    name = jobs.add("python", "nothing")
+    run = jobs.start(name)
+    change = worker.wait_for("change", job=name, action="insert")
+    assert change["by"] == "alice"
+    events = ("claim", "start", "end")
+    records = [worker.wait_for(event, run_id=run) for event in events]
+    assert records[-1]["outcome"] == "succeeded"
+    assert records[-1]["duration"] >= 0
+    assert f"alice.{name} run {run} succeeded" in worker.console.read_text("utf-8")
+
+
+def test_an_app_or_schema_that_is_missing_ends_it_with_a_sentence(
+    jobs: Jobs, start: Start, server: TestServer, worker_url: str
+) -> None:
+    def last_words(worker: WorkerProcess) -> str:
+        assert worker.process.wait(15) == 1
+        return worker.console.read_text("utf-8")
+
+    words = last_words(start("--app", "no_such_module", wait=False))
+    assert 'Error: app "no_such_module" cannot be imported' in words
+    assert "Traceback" not in words
+    empty = server.create_database(template="template0")
+    words = last_words(start(wait=False, url=empty.url("w_worker")))
+    server.drop_database(empty)
+    assert "rowcron is not installed in this database" in words
+    assert "rowcron install" in words
+    jobs.db.execute("update rowcron.setting set value = '\"99.0.0\"' where name = 'oldest_worker'")
+    words = last_words(start(wait=False))
+    assert "is too old for this schema" in words
+    assert "Traceback" not in words

@@ -1,0 +1,116 @@
+"""Handlers for the tests of the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import psycopg
+
+from rowcron import Abandon, RetryAfter, Run, handler
+
+
+@handler
+def nothing() -> None:
+    """Do nothing."""
+
+
+@handler
+async def nothing_async() -> None:
+    """Do nothing, in the loop."""
+
+
+@handler("add-it")
+def add(a: int, b: int) -> dict[str, int]:
+    """Take keyword arguments."""
+    return {"sum": a + b}
+
+
+@handler
+def whole(args: Any, context: Run) -> dict[str, Any]:
+    """Take the arguments as they are, and the run."""
+    return {
+        "args": args,
+        "run_id": context.run_id,
+        "attempt": context.attempt,
+        "job": context.job,
+        "owner": context.owner,
+        "on_demand": context.scheduled_for is None,
+        "key": str(context.idempotency_key),
+        "allowed": (context.deadline - context.started_at).total_seconds(),
+    }
+
+
+@handler
+def give(what: str) -> Any:
+    """Return something that is hard to store."""
+    values: dict[str, Any] = {
+        "nul": {"text": "a\0b", "escaped": "\\u0000"},
+        "surrogate": "\ud800",
+        "object": object(),
+        "long": "x" * 70_000,
+        "nan": float("nan"),
+    }
+    return values[what]
+
+
+@handler
+def fail(how: str) -> None:
+    """Raise."""
+    if how == "abandon":
+        raise Abandon("never again")
+    if how == "later":
+        raise RetryAfter(0.2)
+    raise ValueError("broken \0 \ud800")
+
+
+@handler
+def sleep(seconds: float) -> None:
+    """Block a thread, in Python again every now and then."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
+
+
+@handler
+def stubborn() -> None:
+    """Do not stop when asked to."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            continue
+
+
+@handler
+async def sleep_async(seconds: float) -> None:
+    """Wait in the loop."""
+    await asyncio.sleep(seconds)
+
+
+@handler
+def insert(run: Run, connection: psycopg.Connection[Any], n: int = 1, then: str = "") -> None:
+    """Work on the connection whose commit is the run's end."""
+    connection.execute("insert into public.effect values (%s, %s)", (n, run.run_id))
+    if then == "raise":
+        raise ValueError("rolled back")
+    if then == "commit":
+        connection.commit()
+    if then == "cut":
+        connection.execute("select pg_terminate_backend(pg_backend_pid())")
+    if then == "sleep":
+        connection.execute("select pg_sleep(30)")
+
+
+@handler
+async def insert_async(
+    run: Run, connection: psycopg.AsyncConnection[Any], n: int = 1, then: str = ""
+) -> None:
+    """The same in the loop."""
+    await connection.execute("insert into public.effect values (%s, %s)", (n, run.run_id))
+    if then == "raise":
+        raise ValueError("rolled back")
+    if then == "sleep":
+        await connection.execute("select pg_sleep(30)")
