@@ -117,10 +117,10 @@ begin
       when part[1] is null or number between 1 and 30 then array[0, 1::bigint << number, 0]
     end;
   end if;
-  part := regexp_match(item, '^(?:([0-7]|[A-Z]{3})(?:#([1-5])|L)|L([0-7]|[A-Z]{3}))$');
+  part := regexp_match(item, '^(?:(0?[0-7]|[A-Z]{3})(?:#0?([1-5])|L)|L(0?[0-7]|[A-Z]{3}))$');
   number := coalesce(
     array_position(names, coalesce(part[1], part[3])) - 1,
-    case when coalesce(part[1], part[3]) ~ '^\d$' then coalesce(part[1], part[3])::integer % 7 end
+    case when coalesce(part[1], part[3]) ~ '^\d+$' then coalesce(part[1], part[3])::integer % 7 end
   );
   return array[0, 1::bigint << (7 * (coalesce(part[2], '6')::integer - 1) + number), 0];
 end;
@@ -171,7 +171,7 @@ begin
         perform rowcron._refuse_item(schedule, ordinal, slot, skipped, item, case
           when item = '' then 'empty'
           when item ~ '^-?\d+$' or (slot = 4 and item ~ '^\d+W$') then 'range'
-          when slot = 6 and item ~ '^([0-7]|[A-Z]{3})#\d+$' then 'nth'
+          when slot = 6 and item ~ '^(0?[0-7]|[A-Z]{3})#\d+$' then 'nth'
           when slot = 4 and item ~ '^L-\d+$' then 'end'
           else 'shape'
         end);

@@ -1,0 +1,256 @@
+"""Compare the SQL calendar with a model, croniter and cronsim on many random cases.
+
+    python tests/fuzz_calendar.py DATABASE_URL [CASES] [SEED]
+
+Cases go to the database in batches, one query a batch. Prints how many agreed, and each that did not.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from zoneinfo import ZoneInfo, available_timezones
+
+import psycopg
+from croniter import CroniterBadDateError, croniter
+from cronsim import CronSim
+
+from calendar_model import Schedule, next_run, random_schedule
+
+BATCH = 1000
+Case = tuple[Schedule, datetime, str, str | None, str | None]
+
+NEXT_BATCH = """
+select case_number, first_run, consistent
+from (
+  select
+    case_number, after, zone, on_gap, on_fold, rowcron._parse_or_null(schedule) as parsed
+  from unnest(%s::int[], %s::text[], %s::timestamptz[], %s::text[], %s::text[], %s::text[])
+    as cases (case_number, schedule, after, zone, on_gap, on_fold)
+  offset 0
+) as parsed_cases
+cross join lateral rowcron._consistent(parsed, after, zone, on_gap, on_fold)
+where (parsed).form is not null
+"""
+
+# Five steps forward, then the same five counted, and backwards from the fifth: three functions that
+# share only the masks must tell one story.
+CONSISTENT = """
+create or replace function rowcron._consistent(
+  parsed rowcron._parsed, after timestamptz, zone text, on_gap text, on_fold text,
+  out first_run timestamptz, out consistent boolean
+)
+language plpgsql as $$
+declare
+  runs timestamptz[];
+  at timestamptz := after;
+begin
+  for n in 1 .. 5 loop
+    at := rowcron._next(parsed, at, zone, null, on_gap, on_fold);
+    runs := runs || at;
+  end loop;
+  first_run := runs[1];
+  consistent := runs[1] > after and runs[5] > runs[4] and runs[4] > runs[3]
+    and runs[3] > runs[2] and runs[2] > runs[1]
+    and rowcron._count(parsed, after, runs[5], zone, null, on_gap, on_fold) = 5
+    and rowcron._count(
+      parsed, after, runs[1] - interval '1 millisecond', zone, null, on_gap, on_fold) = 0
+    and rowcron._count(parsed, runs[2], runs[4], zone, null, on_gap, on_fold) = 2
+    and rowcron._previous(parsed, runs[5], zone, null, on_gap, on_fold) = runs[5]
+    and rowcron._previous(
+      parsed, runs[5] - interval '1 millisecond', zone, null, on_gap, on_fold) = runs[4]
+    and rowcron._previous(
+      parsed, runs[2] - interval '1 millisecond', zone, null, on_gap, on_fold) = runs[1]
+    -- none at all, where the first since 1970 lies ahead
+    and coalesce(rowcron._previous(
+      parsed, runs[1] - interval '1 millisecond', zone, null, on_gap, on_fold) <= after, true);
+  consistent := coalesce(consistent, false);
+end;
+$$
+"""
+
+PARSE_OR_NULL = """
+create or replace function rowcron._parse_or_null(schedule text) returns rowcron._parsed
+language plpgsql as $$
+begin
+  return rowcron._parse(schedule);
+exception
+  when sqlstate 'RCSCH' then
+    return null;
+end;
+$$
+"""
+
+
+def agreeing_zones(db: psycopg.Connection) -> tuple[list[str], list[str]]:
+    """Zones whose offsets are the same here and in the server, 1970 to 2042, and those that differ."""
+    names = sorted(
+        name
+        for (name,) in db.execute("select name from pg_timezone_names where name ~ '/'")
+        if name in available_timezones() and not name.startswith(("posix/", "right/"))
+    )
+    start, step = 83 * 3600, 83 * 3600
+    instants = [datetime.fromtimestamp(n, UTC) for n in range(start, 7700 * step, step)]
+    agreeing, differing = [], []
+    for name in names:
+        zone = ZoneInfo(name)
+        row = db.execute(
+            "select array_agg("
+            " date_part('epoch', to_timestamp(n) at time zone %s)::bigint - n order by n)"
+            " from generate_series(%s::bigint, %s::bigint, %s::bigint) as n",
+            (name, start, 7700 * step - 1, step),
+        ).fetchone()
+        assert row is not None
+        offsets = [zone.utcoffset(t) for t in (t.astimezone(zone) for t in instants)]
+        here = [offset.days * 86400 + offset.seconds for offset in offsets if offset is not None]
+        (agreeing if row[0] == here else differing).append(name)
+    return agreeing, differing
+
+
+def random_case(rng: Random, zones: Sequence[str]) -> Case:
+    """A schedule, an instant, a zone and policies; half of the instants stand near a change."""
+    schedule = random_schedule(rng)
+    after = datetime(1970, 1, 2, tzinfo=UTC) + timedelta(
+        seconds=rng.randrange(int(129.9 * 365.25 * 86400)), microseconds=rng.choice([0, 0, 500000])
+    )
+    zone = "UTC" if rng.random() < 0.3 else rng.choice(zones)
+    if zone != "UTC" and rng.random() < 0.6:
+        after = near_change(rng, after, ZoneInfo(zone))
+    if rng.random() < 0.5:
+        return schedule, after, zone, None, None
+    return schedule, after, zone, rng.choice(["run", "skip"]), rng.choice(["once", "twice"])
+
+
+def near_change(rng: Random, after: datetime, zone: ZoneInfo) -> datetime:
+    """An instant within a day or hours of the zone's next change of offset, if there is one soon."""
+    low = after
+    for _ in range(80):
+        high = low + timedelta(days=5)
+        if high.astimezone(zone).utcoffset() != low.astimezone(zone).utcoffset():
+            while high - low > timedelta(seconds=1):
+                middle = low + (high - low) / 2
+                if middle.astimezone(zone).utcoffset() == low.astimezone(zone).utcoffset():
+                    low = middle
+                else:
+                    high = middle
+            change = high.replace(microsecond=0)
+            reach = rng.choice([4000, 30000, 90000])
+            return change + timedelta(seconds=rng.randint(-reach, reach))
+        low = high
+    return after
+
+
+def answers(db: psycopg.Connection, cases: Sequence[Case]) -> dict[int, tuple[datetime | None, bool]]:
+    """What the SQL says and whether it agrees with itself, by the number of the case.
+
+    Refused schedules are left out.
+    """
+    rows = db.execute(
+        NEXT_BATCH,
+        (
+            list(range(len(cases))),
+            [case[0].text for case in cases],
+            [case[1] for case in cases],
+            [case[2] for case in cases],
+            [case[3] for case in cases],
+            [case[4] for case in cases],
+        ),
+    ).fetchall()
+    return {
+        number: (instant and instant.astimezone(UTC), consistent)
+        for number, instant, consistent in rows
+    }
+
+
+def expected(case: Case) -> datetime | None:
+    """What the model says."""
+    schedule, after, zone, gap, fold = case
+    return next_run(schedule, after, ZoneInfo(zone), gap, fold)
+
+
+def by_croniter(case: Case) -> datetime | None:
+    """What croniter says of a case in UTC."""
+    schedule, after, _, _, _ = case
+    try:
+        found = croniter(
+            schedule.text,
+            after,
+            datetime,
+            implement_cron_bug=True,
+            second_at_beginning=True,
+        ).get_next()
+    except CroniterBadDateError:
+        return None
+    assert isinstance(found, datetime)
+    return found.astimezone(UTC)
+
+
+def by_cronsim(case: Case) -> datetime | None:
+    """What cronsim says of a case in any zone, without policies."""
+    schedule, after, zone, _, _ = case
+    local = after.astimezone(UTC if zone == "UTC" else ZoneInfo(zone))
+    return next(CronSim(schedule.text, local), local).astimezone(UTC)
+
+
+def main(url: str, count: int = 1_000_000, seed: int = 1) -> int:
+    """Run the comparison; the number of disagreements with the model."""
+    counts: Counter[str] = Counter()
+    rng = Random(seed)
+    started = time.monotonic()
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(PARSE_OR_NULL)
+        db.execute(CONSISTENT)
+        zones, differing = agreeing_zones(db)
+        print(f"{len(zones)} zones; other tzdata in: {' '.join(differing) or 'none'}", flush=True)
+        for start in range(0, count, BATCH):
+            cases = [random_case(rng, zones) for _ in range(min(BATCH, count - start))]
+            found = answers(db, cases)
+            for number, case in enumerate(cases):
+                compare(case, found.get(number), counts)
+    for what, n in sorted(counts.items()):
+        print(f"{n:>9} {what}")
+    print(f"{time.monotonic() - started:.0f} s")
+    return counts["model: differs"]
+
+
+def compare(
+    case: Case, answer: tuple[datetime | None, bool] | None, counts: Counter[str]
+) -> None:
+    """Count and, where they differ, print one case."""
+    schedule, after, zone, gap, fold = case
+    if answer is None:
+        counts["refused as never"] += 1
+        days = (datetime(2000, 1, 1) + timedelta(days=n) for n in range(45 * 366))
+        if any(schedule.matches(day.date()) for day in days):
+            counts["model: differs"] += 1
+            print(f"refused, but happens: {schedule.text!r}", flush=True)
+        return
+    sql, consistent = answer
+    counts["next, previous and count: agree"] += consistent
+    if not consistent:
+        counts["model: differs"] += 1
+        print(f"next, previous, count: {schedule.text!r} after {after} in {zone} {gap} {fold}")
+    oracles = {"model": expected(case)}
+    if zone == "UTC" and schedule.croniter:
+        oracles["croniter"] = by_croniter(case)
+    if gap is None and schedule.cronsim:
+        oracles["cronsim"] = by_cronsim(case)
+    for oracle, said in oracles.items():
+        if said == sql:
+            counts[f"{oracle}: agrees"] += 1
+            continue
+        counts[f"{oracle}: differs"] += 1
+        if counts[f"{oracle}: differs"] <= 20:
+            print(
+                f"{oracle}: {schedule.text!r} after {after} in {zone} {gap} {fold}:"
+                f" sql {sql}, {oracle} {said}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1], *map(int, sys.argv[2:])), 1))
