@@ -124,8 +124,7 @@ insert into rowcron.setting (name, value, description) values
   ('hold', 'null', 'While not null nothing fires and nothing is claimed: {"reason", "by", "at"}.'),
   ('retention', '"30 days"', 'How long the ledger is kept; whole partitions go.'),
   ('notify', 'true', 'Whether sleeping workers are notified; false where PREPARE TRANSACTION is used.'),
-  ('kinds', '["sql", "shell", "http", "python"]', 'The kinds that a job may have; a role rowcron_KIND, where there is one, may own them.'),
-  ('output_bytes', '65536', 'The most that is kept of an output, an error and a result, in bytes.')
+  ('kinds', '["sql", "shell", "http", "python"]', 'The kinds that a job may have; a role rowcron_KIND, where there is one, may own them.')
 on conflict (name) do nothing;
 
 create or replace function rowcron._read_setting(setting_name text) returns jsonb

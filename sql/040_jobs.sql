@@ -5,7 +5,7 @@
 --
 -- An edit of when a job runs closes the books first: occurrences that were due under the old schedule and
 -- that no worker had fired become one missed entry, so that nothing vanishes and nothing runs that the
--- new schedule does not name. Deleting does the same, and cancels what waits; a run that is running ends as
+-- new schedule does not name. Those that a pause passed over become one skipped entry at the resume. Deleting does the same, and cancels what waits; a run that is running ends as
 -- it would, without further attempts.
 
 set role rowcron_owner;
@@ -37,6 +37,15 @@ end
 $$;
 comment on function rowcron._check_owner() is
   'Trigger, before all others: a job belongs to the role that inserts it, and to no superuser. Raises RCOWN.';
+
+create or replace function rowcron._may_own_kind(owner regrole, kind text) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select kind = 'sql' or coalesce(pg_has_role(owner, to_regrole('rowcron_' || kind), 'usage'), true)
+$$;
+comment on function rowcron._may_own_kind(regrole, text) is
+  'Whether a role may own jobs of this kind: it is a member of rowcron_KIND, or there is no such role.';
 
 create or replace function rowcron._check_job() returns trigger
 language plpgsql
@@ -83,14 +92,11 @@ begin
   if new.kind is null or not kinds ? new.kind then
     raise exception using
       errcode = 'RCKND',
-      message = format('kind "%s" is not known', new.kind),
+      message = case when new.kind is null then 'kind must be given' else format('kind "%s" is not known', new.kind) end,
       detail = format('Kinds are %s.', (select string_agg(k, ', ') from jsonb_array_elements_text(kinds) as k)),
       hint = 'Leave it out for sql. A further kind is added to the setting "kinds".';
   end if;
-  if new.kind <> 'sql' and to_regrole('rowcron_' || new.kind) is not null
-    and (tg_op = 'INSERT' or new.kind <> old.kind)
-    and not pg_has_role(new.owner, 'rowcron_' || new.kind, 'usage')
-  then
+  if (tg_op = 'INSERT' or new.kind <> old.kind) and not rowcron._may_own_kind(new.owner, new.kind) then
     raise exception using
       errcode = 'RCOWN',
       message = format('"%s" may not own jobs of kind "%s"', new.owner, new.kind),
@@ -98,7 +104,10 @@ begin
       hint = format('As an administrator: grant rowcron_%s to %s;', new.kind, new.owner);
   end if;
 
-  perform rowcron._check_timezone(new.timezone);
+  -- on update only what is changed: whoever pauses a job is not asked for its zone, its grants and its command
+  if tg_op = 'INSERT' or new.timezone is distinct from old.timezone then
+    perform rowcron._check_timezone(new.timezone);
+  end if;
 
   -- numbers and intervals: field, whether it is wrong, what is allowed
   select c.field, c.given, c.allowed into field, bad, allowed
@@ -115,8 +124,9 @@ begin
     ('max_missed', new.max_missed::text, coalesce(new.max_missed not between 1 and 10000, true), '1 to 10000'),
     ('max_running', new.max_running::text, new.max_running <= 0, '1 or more, or null for no limit'),
     ('max_lost', new.max_lost::text, coalesce(new.max_lost not between 1 and 1000, true), '1 to 1000'),
-    ('jitter', new.jitter::text, new.jitter < '0', '0 or more, or null for none'),
+    ('jitter', new.jitter::text, new.jitter < '0' or new.jitter > '30 days', '0 to 30 days, or null for none'),
     ('keep', new.keep::text, new.keep <= '0', 'more than 0, or null for as long as the ledger'),
+    ('starts_at', new.starts_at::text, not isfinite(new.starts_at), 'an instant, or null'),
     ('ends_at', new.ends_at::text, new.ends_at <= new.starts_at, 'after starts_at, or null'),
     ('on_missed', new.on_missed, coalesce(new.on_missed not in ('latest', 'skip', 'all'), true), 'latest, skip, all'),
     ('on_overlap', new.on_overlap, coalesce(new.on_overlap not in ('skip', 'wait', 'allow'), true), 'skip, wait, allow'),
@@ -130,12 +140,17 @@ begin
   if field is not null then
     raise exception using
       errcode = 'RCLIM',
-      message = format('%s "%s" is out of range', field, bad),
+      message = case when bad is null then field || ' must be given' else format('%s "%s" is out of range', field, bad) end,
       detail = format('Allowed: %s.', allowed),
       hint = format('Leave out the column %s for its default.', field);
   end if;
 
-  perform rowcron._check_command(new);
+  if tg_op = 'INSERT'
+    or (new.kind, new.command, new.args, new.connection)
+      is distinct from (old.kind, old.command, old.args, old.connection)
+  then
+    perform rowcron._check_command(new);
+  end if;
   return new;
 end
 $$;

@@ -27,7 +27,8 @@ $$;
 comment on function rowcron._next_in_window(rowcron.job, rowcron._parsed, timestamptz, bigint) is
   'The job''s next occurrence after an instant within its window; null when paused, over or none.';
 
--- Occurrences that are due by `at` under the agenda as it stands, and that nobody fired.
+-- Occurrences that are due by `at` under the agenda as it stands, and that nobody fired; of a paused job those
+-- that the pause passed over.
 create or replace function rowcron._close_books(job rowcron.job, at timestamptz, why text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -35,22 +36,40 @@ as $$
 declare
   entry rowcron.agenda;
   upto timestamptz := least(at, job.ends_at - interval '1 microsecond');
-  missed bigint;
+  first timestamptz;
+  last timestamptz;
+  passed bigint := 1;
   anchor timestamptz := coalesce(job.starts_at, job.created_at);
 begin
   select a.* into entry from rowcron.agenda as a where a.job_id = job.id for update;
-  if entry.next_run_at <= at then
-    missed := case when (entry.parsed).form in ('after', 'at') then 1 else rowcron._count(
-      entry.parsed, entry.next_run_at, upto, job.timezone, anchor, job.on_gap, job.on_fold) + 1 end;
+  first := entry.next_run_at;
+  begin
+    if not entry.enabled and (entry.parsed).form in ('cron', 'every', 'at')
+      and (entry.runs_fired >= job.max_runs) is not true
+    then
+      first := rowcron._next(
+        entry.parsed, greatest(entry.high_water, job.starts_at - interval '1 microsecond'),
+        job.timezone, anchor, job.on_gap, job.on_fold);
+    end if;
+    last := first;
+    if first <= upto and (entry.parsed).form in ('cron', 'every') then
+      passed := 1 + rowcron._count(entry.parsed, first, upto, job.timezone, anchor, job.on_gap, job.on_fold);
+      last := rowcron._previous(entry.parsed, upto, job.timezone, anchor, job.on_gap, job.on_fold);
+    end if;
+  exception when others then
+    why := 'schedule cannot be computed: ' || sqlerrm;  -- must not stand in the way of its correction
+    last := first;
+  end;
+  if first <= upto then
     insert into rowcron.ledger (
       job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, occurrences,
       due_at, finished_at, outcome, reason
     )
-    select
-      job.id, job.name, job.owner, job.queue, job.kind, true,
-      case when missed = 1 then entry.next_run_at else rowcron._previous(
-        entry.parsed, upto, job.timezone, anchor, job.on_gap, job.on_fold) end,
-      entry.next_run_at, missed, entry.next_run_at, clock_timestamp(), 'missed', why;
+    values (
+      job.id, job.name, job.owner, job.queue, job.kind, true, last, first, passed, first, clock_timestamp(),
+      case when entry.enabled then 'missed' else 'skipped' end,
+      case when entry.enabled then why else 'paused' end
+    );
   end if;
   update rowcron.agenda as a
   set high_water = greatest(a.high_water, at), next_run_at = null
@@ -58,7 +77,7 @@ begin
 end
 $$;
 comment on function rowcron._close_books(rowcron.job, timestamptz, text) is
-  'Before an edit or a deletion: occurrences due and not fired become one missed entry, and the high-water mark rises to now. Locks the agenda row.';
+  'Before an edit or a deletion: occurrences due and not fired become one missed entry, those that a pause passed over one skipped entry, and the high-water mark rises to now. Locks the agenda row.';
 
 create or replace function rowcron._follow_job() returns trigger
 language plpgsql security definer
@@ -99,6 +118,11 @@ begin
     following := rowcron._next_in_window(
       new, meaning, (select a.high_water from rowcron.agenda as a where a.job_id = new.id),
       (select a.runs_fired from rowcron.agenda as a where a.job_id = new.id));
+    if (meaning).form = 'after' and exists (
+      select from rowcron.run as r where r.job_id = new.id and r.scheduled_for is not null
+    ) then
+      following := null;  -- counted from the end of that run
+    end if;
     if following is null and (meaning).form = 'at' and new.enabled
       and (tg_op = 'INSERT' or new.schedule is distinct from old.schedule)
     then

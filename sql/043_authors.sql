@@ -8,6 +8,17 @@
 
 set role rowcron_owner;
 
+create or replace function rowcron._role_named(name text) returns regrole
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    to_regrole(quote_ident(name)),
+    -- as regrole prints it, or in other case; anything else to_regrole may refuse with a syntax error
+    case when name ~ '^("([^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)$' then to_regrole(name) end)
+$$;
+comment on function rowcron._role_named(text) is 'A role by its name, quoted or not; null when there is none.';
+
 create or replace function rowcron._job_named(name text, owner text) returns rowcron.job
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -15,6 +26,7 @@ as $$
 declare
   found rowcron.job;
 begin
+  owner := coalesce(owner, current_user);
   -- as a convenience 'owner.name'; names hold no dot
   if strpos(name, '.') > 0 then
     owner := left(name, length(name) - strpos(reverse(name), '.'));
@@ -23,11 +35,11 @@ begin
   select j.* into found
   from rowcron.job as j
   where j.name = _job_named.name
-    and j.owner = coalesce(to_regrole(quote_ident(_job_named.owner)), to_regrole(_job_named.owner));
+    and j.owner = rowcron._role_named(_job_named.owner);
   if found.id is null then
     raise exception using
       errcode = 'RCNOJ',
-      message = format('there is no job "%s"', name),
+      message = case when name is null then 'a job''s name must be given' else format('there is no job "%s"', name) end,
       detail = format('"%s" sees no such job of "%s".', current_user, owner),
       hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
   end if;
@@ -61,6 +73,13 @@ declare
   excluded text;
   job_id bigint;
 begin
+  if rowcron._role_named(schedule.owner) is null then
+    raise exception using
+      errcode = 'RCOWN',
+      message = case when schedule.owner is null then 'a job''s owner must be given' else format('there is no role "%s"', schedule.owner) end,
+      detail = 'A job belongs to a role, whose rights it has.',
+      hint = 'Leave out the owner: the job is then yours.';
+  end if;
   select jsonb_object_agg(g.key, g.value) into given
   from jsonb_each(jsonb_build_object(
     'name', schedule.name, 'schedule', schedule.schedule, 'command', schedule.command,
@@ -76,7 +95,7 @@ begin
     'max_running', schedule.max_running, 'on_lost', schedule.on_lost, 'max_lost', schedule.max_lost,
     'on_gap', schedule.on_gap, 'on_fold', schedule.on_fold, 'jitter', schedule.jitter,
     'connection', schedule.connection, 'keep', schedule.keep, 'description', schedule.description,
-    'owner', coalesce(to_regrole(quote_ident(schedule.owner)), to_regrole(schedule.owner), rowcron._me())
+    'owner', rowcron._role_named(schedule.owner)
   )) as g
   where g.value <> 'null';
   select string_agg(quote_ident(k), ', '), string_agg('excluded.' || quote_ident(k), ', ')

@@ -50,7 +50,7 @@ begin
   if live.id is null or not rowcron._may(asked.changed_by, live.owner) then
     raise exception using
       errcode = 'RCNOR',
-      message = format('run %s is not live', asked.run_id),
+      message = case when asked.run_id is null then 'a run must be named' else format('run %s is not live', asked.run_id) end,
       detail = 'It has ended, or never was, or is somebody else''s.',
       hint = 'select * from rowcron.active; shows what is live.';
   end if;
@@ -84,7 +84,7 @@ begin
     if ended.run_id is null or not rowcron._may(asked.changed_by, ended.owner) then
       raise exception using
         errcode = 'RCNOR',
-        message = format('run %s has not ended', asked.run_id),
+        message = case when asked.run_id is null then 'a run must be named' else format('run %s has not ended', asked.run_id) end,
         detail = 'It is live, or never was, or is somebody else''s.',
         hint = 'select * from rowcron.history; shows what has ended.';
     end if;
@@ -155,7 +155,7 @@ begin
         detail = 'That takes membership of rowcron_owner.',
         hint = 'Ask whoever installed rowcron.';
     end if;
-    favoured := coalesce(to_regrole(quote_ident(new.new_values ->> 'grantee')), to_regrole(new.new_values ->> 'grantee'));
+    favoured := rowcron._role_named(new.new_values ->> 'grantee');
     if favoured is null or coalesce(new.new_values ->> 'connection', '') = '' then
       raise exception using
         errcode = 'RCCON',

@@ -1,8 +1,9 @@
 -- Time becomes runs. Firing takes jobs whose occurrence has come, decides what becomes of each occurrence that
 -- is due (run, missed, skipped), moves the job on, all in one statement a chunk, and compares nothing with any
 -- clock but the instant it is given. Races: jobs are locked with SKIP LOCKED, so that two workers never wait for
--- each other; next_run_at is read under that lock and always above the high-water mark, which the same
--- statement raises; and a unique index allows one live run an occurrence. A job whose schedule cannot be computed any
+-- each other; job and agenda are read under that lock, in a statement of its own, so that an edit is either before
+-- or after; next_run_at is always above the high-water mark, which the same statement raises; and a unique index
+-- allows one live run an occurrence. A job whose schedule cannot be computed any
 -- more (a zone that left the server's tzdata) is taken off the agenda with an entry that says so, and harms no other.
 
 set role rowcron_owner;
@@ -54,7 +55,8 @@ begin
     if plan.high_water < at - job.missed_grace then
       old := due;
     elsif due > 1 then
-      old := due - rowcron._count(entry.parsed, at - job.missed_grace - interval '1 microsecond', upto,
+      old := due - rowcron._count(
+        entry.parsed, greatest(first, at - job.missed_grace) - interval '1 microsecond', upto,
         job.timezone, anchor, job.on_gap, job.on_fold);
     end if;
     if old > 0 then
@@ -82,11 +84,8 @@ begin
     plan.missed_last := plan.missed_last || rowcron._previous(
       entry.parsed, plan.runs[1] - interval '1 microsecond', job.timezone, anchor, job.on_gap, job.on_fold);
     plan.missed_count := plan.missed_count || (due - old - wanted);
-    plan.missed_why := plan.missed_why || case when job.on_missed = 'all' then 'more than max_missed were due'
-      else 'only the latest of several that were due runs' end;
-  end if;
-  if entry.runs_fired + coalesce(cardinality(plan.runs), 0) >= job.max_runs then
-    plan.following := null;
+    plan.missed_why := plan.missed_why || case when job.on_missed <> 'all' then 'only the latest of several that were due runs'
+      when wanted = job.max_missed then 'more than max_missed were due' else 'more than max_runs were due' end;
   end if;
   return plan;
 exception when others then
@@ -120,28 +119,23 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  fired integer;
-begin
-  with due as materialized (
-    select a as entry
+  due bigint[] := array(
+    select a.job_id
     from rowcron.agenda as a
     where a.queue = _fire_lane.queue and a.kind = _fire_lane.kind and a.next_run_at <= _fire_lane.at
     order by a.next_run_at
     limit chunk
     for update skip locked
-  ), plans as materialized (
-    select j as job, (d.entry).job_id, (d.entry).runs_fired, rowcron._plan_due(j, d.entry, at) as plan
-    from due as d
-    join rowcron.job as j on j.id = (d.entry).job_id
-  ), moved as (
-    update rowcron.agenda as a
-    set
-      next_run_at = (p.plan).following,
-      high_water = greatest(a.high_water, (p.plan).high_water),
-      last_run_at = coalesce((p.plan).runs[cardinality((p.plan).runs)], a.last_run_at),
-      runs_fired = a.runs_fired + coalesce(cardinality((p.plan).runs), 0)
-    from plans as p
-    where a.job_id = p.job_id
+  );
+begin
+  if due = '{}' then
+    return 0;
+  end if;
+  with plans as materialized (
+    select j as job, a.job_id, j.max_runs, rowcron._plan_due(j, a, at) as plan
+    from rowcron.agenda as a
+    join rowcron.job as j on j.id = a.job_id
+    where a.job_id = any (due)
   ), live as materialized (
     -- earlier scheduled runs of these jobs: the first, and whether one stands in line already
     select p.job_id, min(r.id) as run_id, bool_or(r.waits_for is not distinct from 'overlap') as in_line
@@ -150,7 +144,7 @@ begin
     group by p.job_id
   ), wanted as materialized (
     select
-      p.job, o.scheduled_for, l.run_id as live_run_id,
+      p.job, p.job_id, o.scheduled_for, l.run_id as live_run_id,
       rowcron._jittered(p.job, o.scheduled_for, coalesce((p.plan).runs[o.nth + 1], (p.plan).following)) as due_at,
       case
         when (p.job).on_overlap = 'allow' or (l.run_id is null and o.nth = 1) then 'run'
@@ -162,6 +156,22 @@ begin
     from plans as p
     cross join lateral unnest((p.plan).runs) with ordinality as o (scheduled_for, nth)
     left join live as l on l.job_id = p.job_id
+  ), moved as (
+    update rowcron.agenda as a
+    set
+      next_run_at = case when a.runs_fired + m.made >= m.max_runs then null else m.following end,
+      high_water = greatest(a.high_water, m.high_water),
+      last_run_at = coalesce(m.last_made, a.last_run_at),
+      runs_fired = a.runs_fired + m.made
+    from (
+      select
+        p.job_id, p.max_runs, (p.plan).following, (p.plan).high_water,
+        count(w.scheduled_for) as made, max(w.scheduled_for) as last_made
+      from plans as p
+      left join wanted as w on w.job_id = p.job_id and w.verdict <> 'skip'
+      group by p.job_id, p.max_runs, p.plan
+    ) as m
+    where a.job_id = m.job_id
   ), runs as (
     insert into rowcron.run (
       job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
@@ -176,28 +186,26 @@ begin
     where w.verdict <> 'skip'
     order by (w.job).priority desc, w.due_at, (w.job).id
     on conflict do nothing
-  ), entries as (
-    insert into rowcron.ledger (
-      job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, occurrences, due_at,
-      finished_at, outcome, reason
-    )
-    select
-      (w.job).id, (w.job).name, (w.job).owner, (w.job).queue, (w.job).kind, true, w.scheduled_for,
-      w.scheduled_for, 1, w.scheduled_for, clock_timestamp(), 'skipped',
-      format('run %s is still live', w.live_run_id)
-    from wanted as w
-    where w.verdict = 'skip'
-    union all
-    select
-      (p.job).id, (p.job).name, (p.job).owner, (p.job).queue, (p.job).kind, true, m.last, m.first, m.count,
-      m.first, clock_timestamp(), 'missed', m.why
-    from plans as p
-    cross join lateral unnest(
-      (p.plan).missed_first, (p.plan).missed_last, (p.plan).missed_count, (p.plan).missed_why
-    ) as m (first, last, count, why)
   )
-  select count(*) into fired from due;
-  return fired;
+  insert into rowcron.ledger (
+    job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, occurrences, due_at,
+    finished_at, outcome, reason
+  )
+  select
+    (w.job).id, (w.job).name, (w.job).owner, (w.job).queue, (w.job).kind, true, w.scheduled_for,
+    w.scheduled_for, 1, w.scheduled_for, clock_timestamp(), 'skipped',
+    format('run %s is still live', w.live_run_id)
+  from wanted as w
+  where w.verdict = 'skip'
+  union all
+  select
+    (p.job).id, (p.job).name, (p.job).owner, (p.job).queue, (p.job).kind, true, m.last, m.first, m.count,
+    m.first, clock_timestamp(), 'missed', m.why
+  from plans as p
+  cross join lateral unnest(
+    (p.plan).missed_first, (p.plan).missed_last, (p.plan).missed_count, (p.plan).missed_why
+  ) as m (first, last, count, why);
+  return cardinality(due);
 end
 $$;
 comment on function rowcron._fire_lane(text, text, timestamptz, integer) is
@@ -216,13 +224,6 @@ begin
     where a.queue = _fire_boot.queue and a.kind = _fire_boot.kind and a.booted_at < started and a.enabled
     limit 256
     for update skip locked
-  ), moved as (
-    update rowcron.agenda as a
-    set
-      booted_at = started, last_run_at = started, runs_fired = a.runs_fired + 1,
-      high_water = greatest(a.high_water, started)
-    from due as d
-    where a.job_id = d.job_id
   ), allowed as materialized (
     select j.*, (select min(r.id) from rowcron.run as r where r.job_id = j.id and r.scheduled_for is not null) as live_run_id
     from due as d
@@ -230,6 +231,16 @@ begin
     join rowcron.agenda as a on a.job_id = d.job_id
     where (j.max_runs is null or a.runs_fired < j.max_runs)
       and (j.starts_at is null or j.starts_at <= at) and (j.ends_at is null or j.ends_at > at)
+  ), moved as (
+    update rowcron.agenda as a
+    set
+      booted_at = started,
+      last_run_at = case when j.runs then started else a.last_run_at end,
+      runs_fired = a.runs_fired + coalesce(j.runs, false)::integer,
+      high_water = greatest(a.high_water, started)
+    from due as d
+    left join (select w.id, w.live_run_id is null or w.on_overlap <> 'skip' as runs from allowed as w) as j on j.id = d.job_id
+    where a.job_id = d.job_id
   ), runs as (
     insert into rowcron.run (
       job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for

@@ -21,7 +21,9 @@ begin
   if to_regclass('rowcron.' || name) is not null then
     return;
   end if;
-  -- apart first, then attached: that does not wait for those who write the other partitions
+  -- apart first, then attached: that does not wait for those who write the other partitions. The default partition
+  -- is locked before it is emptied, else what is written meanwhile would refuse the attachment.
+  lock table rowcron.ledger_default in access exclusive mode;
   execute format('create table rowcron.%I (like rowcron.ledger including defaults including constraints including comments)', name);
   execute format('comment on table rowcron.%I is %L', name, 'The ledger of ' || to_char(day, 'YYYY-MM-DD') || ' (UTC).');
   execute format(
@@ -40,11 +42,21 @@ as $$
 declare
   today date := (at at time zone 'UTC')::date;
   oldest text := 'ledger_' || to_char((at - (rowcron._read_setting('retention') #>> '{}')::interval) at time zone 'UTC', 'YYYYMMDD');
+  day date;
   expired text;
 begin
-  for ahead in 0..7 loop
+  for day in
+    select today + a.ahead from generate_series(0, 7) as a (ahead)
+    union
+    (
+      select distinct (l.finished_at at time zone 'UTC')::date from rowcron.ledger_default as l
+      order by 1
+      limit 8
+    )
+    order by 1
+  loop
     begin
-      perform rowcron._make_partition(today + ahead);
+      perform rowcron._make_partition(day);
     exception when lock_not_available then
       null;  -- in a minute
     end;
@@ -59,7 +71,7 @@ begin
     begin
       execute format('drop table rowcron.%I', expired);
     exception when lock_not_available then
-      null;
+      exit;  -- whoever reads the ledger stands in the way of the others too
     end;
   end loop;
 end
@@ -71,8 +83,10 @@ create or replace function rowcron._maintain(at timestamptz) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  before timestamptz := (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz;
 begin
-  if at < (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz + interval '1 minute' then
+  if at < before + interval '1 minute' then
     return;
   end if;
   perform from rowcron.setting as s where s.name = 'maintained_at' for update skip locked;
@@ -90,11 +104,13 @@ begin
   delete from rowcron.worker as w
   where w.lost_at < at - interval '10 minutes'
     and not exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running');
+  -- what has come of age since the last time; once a day all, because a keep may have been shortened
   update rowcron.ledger as l
   set output = null
   from rowcron.job as j
-  where j.keep is not null and l.job = j.name and l.job_id = j.id
-    and l.finished_at < at - j.keep and l.output is not null;
+  where j.keep is not null and l.job = j.name and l.job_id = j.id and l.finished_at < at - j.keep
+    and l.finished_at >= case when before::date = at::date then before - j.keep else '-infinity' end
+    and l.output is not null;
 end
 $$;
 comment on function rowcron._maintain(timestamptz) is

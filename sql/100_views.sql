@@ -284,8 +284,7 @@ begin
   ('limit', coalesce(running >= wanted.max_running, false),
     format('%s running, max_running is %s', running, coalesce(wanted.max_running::text, 'not set')),
     'Raise max_running.'),
-  ('kind', wanted.kind <> 'sql' and to_regrole('rowcron_' || wanted.kind) is not null
-      and not pg_has_role(wanted.owner, 'rowcron_' || wanted.kind, 'usage'),
+  ('kind', not rowcron._may_own_kind(wanted.owner, wanted.kind),
     format('kind %s', wanted.kind), format('As an administrator: grant rowcron_%s to %s;', wanted.kind, wanted.owner)),
   ('worker', not rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python' then wanted.command end),
     case when rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python' then wanted.command end)

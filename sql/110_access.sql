@@ -14,6 +14,8 @@ alter table rowcron.run enable row level security;
 alter table rowcron.key enable row level security;
 alter table rowcron.ledger enable row level security;
 alter table rowcron.change enable row level security;
+alter table rowcron.executor enable row level security;
+alter table rowcron.connection_grant enable row level security;
 
 -- The scalar subqueries are evaluated once a statement.
 drop policy if exists own on rowcron.job;
@@ -34,9 +36,12 @@ create policy own on rowcron.run for select to rowcron_user using (owner = (sele
 drop policy if exists view on rowcron.run;
 create policy view on rowcron.run for select to rowcron_operator, rowcron_viewer using (true);
 drop policy if exists enqueue on rowcron.run;
-create policy enqueue on rowcron.run for insert to rowcron_user with check (owner = (select rowcron._me()));
+-- the job must be the author's too: a run of somebody else's would take its keys and count against its limits
+create policy enqueue on rowcron.run for insert to rowcron_user
+with check (owner = (select rowcron._me()) and exists (select from rowcron.job as j where j.id = run.job_id));
 drop policy if exists operate on rowcron.run;
-create policy operate on rowcron.run for insert to rowcron_operator with check (true);
+create policy operate on rowcron.run for insert to rowcron_operator
+with check (exists (select from rowcron.job as j where j.id = run.job_id and j.owner = run.owner));
 
 drop policy if exists own on rowcron.key;
 create policy own on rowcron.key for select to rowcron_user, rowcron_operator
@@ -54,6 +59,12 @@ drop policy if exists view on rowcron.change;
 create policy view on rowcron.change for select to rowcron_operator, rowcron_viewer using (true);
 drop policy if exists ask on rowcron.change;
 create policy ask on rowcron.change for insert to rowcron_user, rowcron_operator with check (changed_by = current_user);
+
+drop policy if exists own on rowcron.executor;
+create policy own on rowcron.executor for select to rowcron_user using (owner = (select rowcron._me()));
+drop policy if exists own on rowcron.connection_grant;
+create policy own on rowcron.connection_grant for select to rowcron_user
+using (pg_has_role((select rowcron._me()), grantee, 'usage'));
 
 grant select, insert, update, delete on rowcron.job to rowcron_user;
 grant select, update (enabled) on rowcron.job to rowcron_operator;
@@ -73,7 +84,7 @@ grant insert (action, job, owner, run_id, new_values) on rowcron.change to rowcr
 -- the calendar and what only reads its arguments
 grant execute on function
   rowcron.next_run, rowcron.next_runs, rowcron.explain, rowcron.version,
-  rowcron._me, rowcron._read_setting, rowcron._local_text, rowcron._ledger_overflows
+  rowcron._me, rowcron._read_setting, rowcron._local_text, rowcron._may_own_kind, rowcron._ledger_overflows
 to rowcron_user, rowcron_operator, rowcron_viewer;
 
 -- what authors and operators call; each judges the caller by row security or by who signs a change
@@ -82,7 +93,7 @@ grant execute on function
   rowcron.retry, rowcron.hold, rowcron.release, rowcron.grant_connection, rowcron.revoke_connection,
   rowcron._job_named, rowcron._set_enabled, rowcron._enqueue, rowcron._may_use_connection
 to rowcron_user, rowcron_operator;
-grant execute on function rowcron.why_not_running, rowcron._job_named, rowcron._served
+grant execute on function rowcron.why_not_running, rowcron._job_named, rowcron._role_named, rowcron._served
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function
   rowcron.schedule, rowcron.unschedule, rowcron._check_command, rowcron._check_timezone
