@@ -1,4 +1,4 @@
-"""The command as people use it: a real process, a real database, an ordinary owner."""
+"""The command as people use it: a real database, an ordinary owner."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,6 @@ from rowcron.cli import SECTIONS, cli
 from rowcron.commands._columns import COLUMNS, NULLABLE
 from rowcron.commands._worker_options import OPTIONS, worker_settings
 from rowcron.settings import WorkerSettings
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -46,16 +45,31 @@ def rowcron(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False, **more)
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
 @pytest.fixture
 def run(database: Database) -> Run:
-    """Run the command as alice; fails unless it exits with `code`."""
+    """Run the command as alice, in this process; fails unless it exits with `code`."""
+    clean: dict[str, str | None] = {
+        name: None for name in os.environ if name.startswith(("ROWCRON_", "PG", "DATABASE_URL"))
+    }
 
-    def as_alice(*arguments: str, code: int = 0, role: str = "alice", **more: Any) -> Any:
-        env = {"ROWCRON_DATABASE_URL": database.url(role)} | more.pop("env", {})
-        done = rowcron(*arguments, env=env, **more)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
+    def as_alice(*arguments: str, code: int = 0, role: str = "alice", **more: Any) -> Done:
+        env = clean | {"ROWCRON_DATABASE_URL": database.url(role)} | more.pop("env", {})
+        done = CliRunner().invoke(cli, arguments, env=env, prog_name="rowcron", **more)
+        unexpected = done.exception and not isinstance(done.exception, SystemExit)
+        assert not unexpected, repr(done.exception)
+        assert done.exit_code == code, done.stdout + done.stderr
+        return Done(done.stdout, done.stderr)
 
     return as_alice
 

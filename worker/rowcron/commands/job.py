@@ -59,15 +59,15 @@ def list_(
         row["next"] = row["next_run_at"]
     table(
         (
-            Column("name", "JOB", least=12),
+            Column("name", "JOB", least=16),
             Column("owner", "OWNER", least=6, drop=1, dull=True),
-            Column("kind", "KIND", drop=2, dull=True),
-            Column("schedule", "SCHEDULE", least=12),
+            Column("kind", "KIND", drop=3, dull=True),
+            Column("schedule", "SCHEDULE", least=14),
             Column("state", "STATE", drop=1),
             Column("next", "NEXT RUN"),
-            Column("last_outcome", "LAST", drop=1),
-            Column("queue", "QUEUE", least=7, drop=3, dull=True),
-            Column("description", "DESCRIPTION", least=14, drop=4),
+            Column("last_outcome", "LAST", drop=2),
+            Column("queue", "QUEUE", least=7, drop=4, dull=True),
+            Column("description", "DESCRIPTION", least=14, drop=5),
         ),
         rows,
         empty="no jobs; the first one: rowcron job add hello '*/5 * * * *' 'select now()'",
@@ -120,7 +120,7 @@ def run(named: Named, name: str, arguments: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"run_id": number})
     else:
-        click.echo(f"run {number}; what became of it: rowcron history --job {safe(name)}")
+        click.echo(f"run {number}; what becomes of it: rowcron history --run {number}")
 
 
 for each in (list_, show, add, edit, pause, resume, run, remove):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -54,7 +55,10 @@ def add(
                 f"there is a job {name!r} already",
                 hint=f"rowcron job edit {name} ...; or add it with --update",
             )
-        number = client.value("schedule", columns)
+        with client.conn.transaction():
+            number = client.value("schedule", columns)
+            if old is not None and columns["schedule"] is None:  # null names nothing there
+                client.change_job(None, name, {"schedule": None})
         _tell(client, number, "changed" if old else "added", as_json)
 
 
@@ -117,6 +121,6 @@ def _tell(client: Client, number: object, done: str, as_json: bool) -> None:
     row = found[0] if found else {"name": number}
     click.echo(f"{done} {safe(str(row['name']))}: {row.get('english') or 'only on demand'}")
     if not row.get("enabled", True):
-        click.echo("it is paused; rowcron job resume starts it")
+        click.echo(f"it is paused until: rowcron job resume {shlex.quote(safe(str(row['name'])))}")
     elif row.get("next_run_at"):
         click.echo(f"next run {plain(row['next_run_at'])}")

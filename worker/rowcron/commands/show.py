@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import datetime
 from typing import Any
 
@@ -89,7 +90,8 @@ def _print(
         zone = "" if columns["timezone"] == "UTC" else f" ({safe(columns['timezone'])})"
         click.echo(f"\n{safe(columns['schedule'])}{zone}: {safe(job.get('english') or '')}")
     else:
-        click.echo("\nOnly on demand: rowcron job run " + safe(str(columns["name"])))
+        name = shlex.quote(safe(str(columns["name"])))
+        click.echo(f"\nOnly on demand: rowcron job run {name}")
     click.echo()
     for line in str(columns["command"]).splitlines() or [""]:
         click.echo("  " + safe(line, keep="\t"))
@@ -102,6 +104,7 @@ def _print(
     click.echo("Last runs" if last else "It has not run yet.")
     if last:
         for row in last:
+            row["why"] = row["error"] or row["reason"]
             row["took"] = took(row["started_at"], row["finished_at"])
         table(RUN_COLUMNS, last, empty="", indent=2)
     click.echo("\nColumns")
@@ -116,7 +119,6 @@ RUN_COLUMNS = (
     Column("outcome", "OUTCOME"),
     Column("finished_at", "FINISHED"),
     Column("took", "TOOK", right=True),
-    Column("attempt", "ATTEMPT", right=True, drop=2),
-    Column("reason", "REASON", least=10, drop=1),
-    Column("error", "ERROR", least=10, drop=1),
+    Column("attempt", "ATTEMPT", right=True, drop=2, dull=True),
+    Column("why", "WHY", least=10, drop=1),
 )
