@@ -93,22 +93,45 @@ def agreeing_zones(db: psycopg.Connection) -> tuple[list[str], list[str]]:
         for (name,) in db.execute("select name from pg_timezone_names where name ~ '/'")
         if name in available_timezones() and not name.startswith(("posix/", "right/"))
     )
-    start, step = 83 * 3600, 83 * 3600
-    instants = [datetime.fromtimestamp(n, UTC) for n in range(start, 7700 * step, step)]
     agreeing, differing = [], []
     for name in names:
         zone = ZoneInfo(name)
+        probes = changes(zone)
         row = db.execute(
             "select array_agg("
             " date_part('epoch', to_timestamp(n) at time zone %s)::bigint - n order by n)"
-            " from generate_series(%s::bigint, %s::bigint, %s::bigint) as n",
-            (name, start, 7700 * step - 1, step),
+            " from unnest(%s::bigint[]) as n",
+            (name, probes),
         ).fetchone()
         assert row is not None
-        offsets = [zone.utcoffset(t) for t in (t.astimezone(zone) for t in instants)]
-        here = [offset.days * 86400 + offset.seconds for offset in offsets if offset is not None]
+        here = [offset(zone, n) for n in probes]
         (agreeing if row[0] == here else differing).append(name)
     return agreeing, differing
+
+
+def offset(zone: ZoneInfo, second: int) -> int:
+    """Seconds that local time is ahead of UTC."""
+    ahead = datetime.fromtimestamp(second, zone).utcoffset()
+    assert ahead is not None
+    return ahead.days * 86400 + ahead.seconds
+
+
+def changes(zone: ZoneInfo) -> list[int]:
+    """Seconds worth a look: every 83 hours until 2042, each change of offset, and that before it."""
+    step = 83 * 3600
+    probes = list(range(step, 7700 * step, step))
+    offsets = [offset(zone, n) for n in probes]
+    for n in range(1, 7699):
+        if offsets[n] != offsets[n - 1]:
+            low, high = probes[n - 1], probes[n]
+            while high - low > 1:
+                middle = (low + high) // 2
+                if offset(zone, middle) == offsets[n - 1]:
+                    low = middle
+                else:
+                    high = middle
+            probes += [low, high]
+    return sorted(probes)
 
 
 def random_case(rng: Random, zones: Sequence[str]) -> Case:
