@@ -8,7 +8,7 @@ SAMPLES ?= 1
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq  # says errors only
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types check clean
+.PHONY: help run test lint format types check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -25,6 +25,9 @@ lint: $(VENV)/.dev ## Style and likely mistakes: ruff, sqlfluff
 	@$(BIN)/ruff check worker tests
 	@$(BIN)/ruff format --check worker tests
 	@$(BIN)/sqlfluff lint --nofail-on-warnings --disable-progress-bar sql
+
+format: $(VENV)/.dev ## Lay out the Python code, and mend what ruff can
+	@$(BIN)/ruff check --fix --quiet worker tests; $(BIN)/ruff format worker tests
 
 types: $(VENV)/.dev ## Types: mypy, strict
 	@$(BIN)/mypy
