@@ -151,6 +151,7 @@ create or replace function rowcron.explain(
 language plpgsql
 stable
 parallel safe
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

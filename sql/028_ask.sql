@@ -3,6 +3,7 @@
 -- next_run and next_runs answer for any text, whether or not a job has it: what a person tries out
 -- before inserting a job, and what `rowcron next` prints. They check as an insert does, so what they
 -- accept a job may have. They parse each time; a job's own next run comes from chapter 021 directly.
+-- They are definers because whoever may ask need not be granted the many functions that answer.
 
 set role rowcron_owner;
 
@@ -45,6 +46,7 @@ create or replace function rowcron.next_run(
 language plpgsql
 stable
 parallel safe
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -78,6 +80,7 @@ language plpgsql
 stable
 parallel safe
 rows 10
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
