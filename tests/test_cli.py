@@ -229,6 +229,19 @@ def test_without_a_database_there_is_a_hint() -> None:
 
 
 @pytest.mark.once
+def test_next_without_a_database_is_a_preview() -> None:
+    arguments = ["30 2 29 3 *", "--timezone", "Europe/Berlin", "--after", "2026-03-27T12:00:00Z"]
+    done = rowcron("next", *arguments, "--count", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Sun 2026-03-29 03:00:00+02  ")
+    assert "preview" in done.stderr
+    done = rowcron("explain", "@daily")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the English comes from the database")
+    assert "Hint: rowcron up" in done.stderr
+
+
+@pytest.mark.once
 def test_a_database_that_does_not_answer_says_who_named_it() -> None:
     done = rowcron("job", "list", env={"DATABASE_URL": "postgresql://x@/y?host=/nonexistent"})
     assert done.returncode == 1

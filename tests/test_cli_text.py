@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -194,32 +192,3 @@ def test_check_tells_good_from_bad_and_exits_1(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["check", "--format", "system", str(file)])
     assert "a user and a command" in done.output
     assert done.exit_code == 1
-
-
-def test_next_without_a_database_is_a_preview(tmp_path: Path) -> None:
-    nowhere = {"PATH": os.defpath, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "none")}
-    command = [
-        sys.executable,
-        "-m",
-        "rowcron",
-        "next",
-        "30 2 29 3 *",
-        "--timezone",
-        "Europe/Berlin",
-    ]
-    command += ["--after", "2026-03-27T12:00:00Z", "--count", "1"]
-    nowhere |= {key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ}
-    done = subprocess.run(command, capture_output=True, text=True, env=nowhere, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Sun 2026-03-29 03:00:00+02  ")
-    assert "preview" in done.stderr
-    done = subprocess.run(
-        [*command[:3], "explain", "@daily"],
-        capture_output=True,
-        text=True,
-        env=nowhere,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("Error: the English comes from the database")
-    assert "Hint: rowcron up" in done.stderr
