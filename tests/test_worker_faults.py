@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 
-from harness import TestServer, wait_until
+from harness import Database, TestServer, wait_until
 from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -17,18 +18,26 @@ __all__ = ["jobs", "start"]
 class MortalServer(TestServer):
     """A server that can be crashed and started again."""
 
-    def crash(self) -> None:
-        """As `pg_ctl stop -m immediate` does."""
+    def end(self, number: signal.Signals) -> None:
+        """SIGINT as `pg_ctl stop -m fast` does, SIGQUIT as `-m immediate`."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGQUIT)
+        self._process.send_signal(number)
         self._process.wait(30)
 
     def start_again(self) -> None:
-        """Start on the data that is there; recovers."""
+        """Start on the data that is there, with durable commits from now on."""
         directory = f"unix_socket_directories={self.base / 'socket'}"
         options = ["-c", directory, "-c", "listen_addresses="]
         self._process = self._spawn("postgres", "-D", str(self.base / "data"), *options)
         wait_until(self._ready, what="the server")
+
+
+@contextmanager
+def connected(database: Database) -> Iterator[Jobs]:
+    """Alice's jobs over connections that may be cut at the end."""
+    db = psycopg.connect(database.url("postgres"), autocommit=True)
+    with db, psycopg.connect(database.url("alice"), autocommit=True) as alice:
+        yield Jobs(alice, db)
 
 
 @pytest.fixture
@@ -45,32 +54,26 @@ def mortal(server: TestServer) -> Iterator[MortalServer]:
 
 def test_a_database_that_goes_away_costs_no_run(mortal: MortalServer, start: Start) -> None:
     database = mortal.create_database()
-    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
-        db.execute("grant rowcron_python to alice")
-        with psycopg.connect(database.url("alice"), autocommit=True) as alice:
-            jobs = Jobs(alice, db)
-            name = jobs.add("python", "sleep")
-            mortal.crash()
+    with connected(database) as jobs:
+        jobs.db.execute("grant rowcron_python to alice")
+        name = jobs.add("python", "sleep")
+        mortal.end(signal.SIGINT)
     options = ("--lease", "60", "--poll", "1")
     worker = start(*options, wait=False, url=database.url("w_worker"))
     worker.wait_for("unavailable")
     mortal.start_again()
     worker.wait_for("worker")
     worker.wait_for("reconnect")
-    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
-        with psycopg.connect(database.url("alice"), autocommit=True) as alice:
-            jobs = Jobs(alice, db)
-            run = jobs.start(name, {"seconds": 1.5})
-            jobs.wait_running(run)
-            mortal.crash()
+    with connected(database) as jobs:
+        run = jobs.start(name, {"seconds": 1.5})
+        jobs.wait_running(run)
+        mortal.end(signal.SIGQUIT)
     wait_until(lambda: len(worker.events("unavailable")) == 2)
     mortal.start_again()
-    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
-        with psycopg.connect(database.url("alice"), autocommit=True) as alice:
-            jobs = Jobs(alice, db)
-            assert jobs.end(run)["outcome"] == "succeeded"
-            assert len(jobs.entries(run)) == 1
-            assert jobs.end(jobs.start(name, {"seconds": 0}))["outcome"] == "succeeded"
+    with connected(database) as jobs:
+        assert jobs.end(run)["outcome"] == "succeeded"
+        assert len(jobs.entries(run)) == 1
+        assert jobs.end(jobs.start(name, {"seconds": 0}))["outcome"] == "succeeded"
     assert len(worker.events("unavailable")) == 2  # said once each time
     assert worker.stop() == 0
 
@@ -92,11 +95,9 @@ def test_cut_sessions_cost_no_run_and_double_none(jobs: Jobs, start: Start) -> N
     """
     left = "select count(*) from rowcron.run"
 
-    def over() -> bool:
+    for bound in range(280, 20, -40):  # a cut, then some progress
         jobs.db.execute(cut)
-        return jobs.db.execute(left).fetchone()[0] < 100
-
-    wait_until(over, 30)
+        wait_until(lambda bound=bound: jobs.db.execute(left).fetchone()[0] < bound, 30)
     wait_until(lambda: jobs.db.execute(left).fetchone() == (0,), 30)
     counts = "select count(*), count(distinct run_id) from public.effect"
     assert jobs.db.execute(counts).fetchone() == (300, 300)
@@ -124,10 +125,10 @@ def test_a_worker_that_overslept_its_lease_begins_anew(jobs: Jobs, start: Start)
     wait_until(lambda: jobs.entries(run), what="the loss")
     first.send(signal.SIGCONT)
     assert first.wait_for("lost")["code"] == "RCWRK"
-    wait_until(lambda: len(first.events("worker")) == 2, what="a new registration")
+    wait_until(lambda: len(first.events("registered")) == 2, what="a new registration")
     assert jobs.end(run)["outcome"] == "succeeded"
     assert [entry["outcome"] for entry in jobs.entries(run)] == ["lost", "succeeded"]
-    ids = {event["worker"] for event in first.events("worker")}
+    ids = {event["worker"] for event in first.events("registered")}
     assert len(ids) == 2
 
 
@@ -146,5 +147,3 @@ def test_a_claim_that_was_lost_is_not_reported(jobs: Jobs, start: Start) -> None
     jobs.db.execute("delete from rowcron.run where id = %s", (run,))
     assert worker.wait_for("refused", run_id=run)["code"] == "RCCLM"
     assert jobs.entries(run) == []
-
-

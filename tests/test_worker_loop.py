@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from itertools import pairwise
 
 import psycopg
 import pytest
@@ -57,10 +58,11 @@ def test_a_schedule_of_each_second_runs_each_second(jobs: Jobs, start: Start) ->
     )
     assert {outcome for _, _, outcome in rows} == {"succeeded"}
     instants = [scheduled_for for scheduled_for, _, _ in rows]
-    gaps = {(b - a).total_seconds() for a, b in zip(instants, instants[1:], strict=False)}
+    gaps = {(b - a).total_seconds() for a, b in pairwise(instants)}
     assert gaps == {1.0}
     late = sorted((started - due).total_seconds() for due, started, _ in rows)
-    assert 0 <= late[0] and late[len(late) // 2] < 0.2
+    assert late[0] >= 0
+    assert late[len(late) // 2] < 0.2
 
 
 def test_idle_means_one_statement_a_poll(jobs: Jobs, start: Start, server: TestServer) -> None:
@@ -178,6 +180,7 @@ def test_several_processes_stop_together_and_are_replaced(jobs: Jobs, start: Sta
 
 
 def test_a_worker_says_what_it_uses_and_who_changed_what(jobs: Jobs, start: Start) -> None:
+    jobs.add("python", "nothing")
     worker = start("--sql-connections", "3")
     assert worker.events("worker")[0]["connections"] == 4 + 3 + 8
     assert "connections: 4 + up to 3 for SQL jobs" in worker.console.read_text("utf-8")

@@ -1,7 +1,7 @@
 """rowcron: insert a row, get a job. The rules live in PostgreSQL; this package is the hands.
 
-For an application there are four names: `handler` registers a function for python jobs, `Run` is what it
-may ask for, `Abandon` and `RetryAfter` are what it may raise.
+For an application there are four names: `handler` registers a function for python jobs, `Run` is
+what it may ask for, `Abandon` and `RetryAfter` are what it may raise.
 """
 
 from __future__ import annotations

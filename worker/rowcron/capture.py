@@ -47,7 +47,10 @@ class Tail:
 
 
 def storable(text: str) -> str:
-    """Return `text` without what PostgreSQL's text cannot hold: NUL and lone surrogates become U+FFFD."""
+    """Return `text` without what PostgreSQL's text cannot hold.
+
+    NUL and lone surrogates become U+FFFD.
+    """
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     try:
@@ -84,7 +87,10 @@ def to_json(value: Any) -> str:
 
 
 def result_and_output(value: Any) -> tuple[str | None, str | None]:
-    """Return what a handler gave back as (result, output): JSON if it is that and short, else its text."""
+    """Return what a handler gave back as (result, output).
+
+    JSON if it is that and short, else its text.
+    """
     if value is None:
         return None, None
     try:
@@ -105,7 +111,9 @@ def representation(value: Any) -> str:
 def describe(error: BaseException) -> str:
     """Return the end of an exception's traceback, without the frames of the worker itself."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("rowcron."):
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(
+        "rowcron."
+    ):
         frames = frames.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, frames))

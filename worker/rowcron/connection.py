@@ -86,8 +86,8 @@ class Link:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         self._connection = connection = await connect(self.info)
-        # The claim's values stay as the server sent them: most runs never look at them, and the token
-        # only travels back.
+        # The claim's values stay as the server sent them: most runs never look at them, and the
+        # token only travels back.
         for name, loader in (
             ("uuid", ByteaBinaryLoader),
             ("jsonb", ByteaBinaryLoader),
@@ -102,12 +102,14 @@ class Link:
     ) -> list[Any]:
         """Execute one statement and return its rows, binary where a loader is known.
 
-        Raises what `errors.translate` makes of an error; its `in_doubt` is true when the connection was
-        cut after the statement had been sent, so that it may have been carried out.
+        Raises what `errors.translate` makes of an error; its `in_doubt` is true when the connection
+        was cut after the statement had been sent, so that it may have been carried out.
         """
         connection = await self.open()
         try:
-            cursor = connection.cursor(binary=True, row_factory=row_factory or psycopg.rows.tuple_row)
+            cursor = connection.cursor(
+                binary=True, row_factory=row_factory or psycopg.rows.tuple_row
+            )
             await cursor.execute(query, values)
             return await cursor.fetchall()
         except psycopg.Error as error:

@@ -1,7 +1,9 @@
-"""The functions of the schema that a worker may call, one method each. Nothing else talks to the schema.
+"""The functions of the schema that a worker may call, one method each.
 
-Arrays travel as PostgreSQL's array literals, put together here: psycopg's dumpers look at each element
-in turn, which costs more than the rest of a report.
+Nothing else talks to the schema.
+
+Arrays travel as PostgreSQL's array literals, put together here: psycopg's dumpers look at each
+element in turn, which costs more than the rest of a report.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ _HEARTBEAT = (
 )
 _FINISH_MANY = (
     "select run_id, accepted, final, outcome, next_due_at from rowcron.finish("
-    "%s::uuid, %s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[],"
-    " %s::interval[])"
+    "%s::uuid, %s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],"
+    " %s::jsonb[], %s::interval[])"
 )
 _FINISH = (
     "select recorded, final from rowcron.finish("
@@ -104,7 +106,10 @@ def registration(
 def _beat(row: tuple[Any, ...]) -> Beat:
     wake_after, settled, cancels, changes = row
     return Beat(
-        wake_after, settled is not False, list(cancels or ()), json.loads(changes) if changes else []
+        wake_after,
+        settled is not False,
+        list(cancels or ()),
+        json.loads(changes) if changes else [],
     )
 
 
@@ -149,7 +154,14 @@ async def claim(
     """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as `heartbeat`."""
     return await link.fetch(
         _CLAIM,
-        (str(worker), capacity, about.queues, kinds or about.kinds, about.handlers, f"{about.lease} s"),
+        (
+            str(worker),
+            capacity,
+            about.queues,
+            kinds or about.kinds,
+            about.handlers,
+            f"{about.lease} s",
+        ),
         lambda _cursor: Run,
     )
 
@@ -196,7 +208,10 @@ def finish_values(run: Run, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:
 
 
 async def finish_one(link: Link, run: Run, outcome: Outcome) -> Recorded:
-    """`rowcron.finish` for one run, waiting for its row. Raises `ClaimLost` when it is over already."""
+    """`rowcron.finish` for one run, waiting for its row.
+
+    Raises `ClaimLost` when it is over already.
+    """
     rows = await link.fetch(*finish_values(run, outcome))
     return Recorded(rows[0][0], rows[0][1], None)
 

@@ -1,7 +1,7 @@
 """What the database says when it refuses, as Python exceptions.
 
-``BY_SQLSTATE`` is the one place that maps codes to exceptions; messages are never looked at. Every
-exception carries ``message``, ``detail``, ``hint`` and ``code`` (the SQLSTATE, None if there is none).
+`BY_SQLSTATE` is the one place that maps codes to exceptions; messages are never looked at. Every
+exception carries `message`, `detail`, `hint` and `code` (the SQLSTATE, None if there is none).
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ class NotPermitted(Refused):
 class Unavailable(RowcronError):
     """The database cannot be reached or cannot work now. Worth trying again.
 
-    `in_doubt`: the connection was cut while a statement was under way; it may have been carried out.
+    `in_doubt`: the connection was cut while a statement was under way; it may have been carried
+    out.
     """
 
     in_doubt = False

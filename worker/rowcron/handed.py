@@ -1,7 +1,7 @@
 """Connections that handlers are given: two small pools of the login `--handler-database-url` names.
 
-A handler works inside one transaction; the report of its success is the transaction's last statement, so
-that effect and record commit together or not at all.
+A handler works inside one transaction; the report of its success is the transaction's last
+statement, so that effect and record commit together or not at all.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ def is_idle(connection: psycopg.BaseConnection[Any]) -> bool:
 
 
 def is_alive(connection: psycopg.BaseConnection[Any]) -> bool:
-    """Return whether a connection that lay idle still stands: the server's farewell would be readable."""
+    """Return whether a connection that lay idle still stands.
+
+    The server's farewell would be readable.
+    """
     if connection.closed:
         return False
     try:
@@ -119,7 +122,9 @@ class Attempt:
         if isinstance(cause, Unavailable) and connection.closed:
             if self.outcome is not None:
                 return Outcome("lost", "connection", cause.message, in_doubt=True)
-            return Outcome("lost", "connection", f"the handler's connection was cut: {cause.message}")
+            return Outcome(
+                "lost", "connection", f"the handler's connection was cut: {cause.message}"
+            )
         if isinstance(cause, ClaimLost):
             return Outcome("lost", "claim", cause.message)
         return self.failure(error)
@@ -131,7 +136,9 @@ class Attempt:
         return outcome
 
 
-def call(pools: Pools, run: Run, work: Callable[[Any], Any], told: Describe, failed: Failure) -> Outcome:
+def call(
+    pools: Pools, run: Run, work: Callable[[Any], Any], told: Describe, failed: Failure
+) -> Outcome:
     """Call `work(connection)` in a transaction that also records its success."""
     attempt = Attempt(run, failed)
     try:
@@ -141,8 +148,8 @@ def call(pools: Pools, run: Run, work: Callable[[Any], Any], told: Describe, fai
                 with connection.transaction():
                     outcome = told(work(connection))
                     query, values = finish_values(run, outcome)
-                    outcome = attempt.recorded(outcome, connection.execute(query, values).fetchone())
-                return outcome
+                    row = connection.execute(query, values).fetchone()
+                    return attempt.recorded(outcome, row)
             except Exception as error:
                 return attempt.ended(error, connection)
             finally:
@@ -163,8 +170,7 @@ async def await_call(
                     outcome = told(await work(connection))
                     query, values = finish_values(run, outcome)
                     cursor = await connection.execute(query, values)
-                    outcome = attempt.recorded(outcome, await cursor.fetchone())
-                return outcome
+                    return attempt.recorded(outcome, await cursor.fetchone())
             except Exception as error:
                 return attempt.ended(error, connection)
     except RowcronError as error:

@@ -5,10 +5,11 @@
     @handler
     def send_invoice(number: int, run: Run, connection: psycopg.Connection): ...
 
-A job's args become keyword arguments; a parameter named `args` takes all of them as they are. A parameter
-named `run` (or annotated `Run`) gets the run, one named `connection` (or annotated with psycopg's
-`Connection` or `AsyncConnection`) a database connection whose commit is the run's end. A plain function
-runs in a thread, an `async` one in the worker's event loop. What is returned is stored as the result.
+A job's args become keyword arguments; a parameter named `args` takes all of them as they are. A
+parameter named `run` (or annotated `Run`) gets the run, one named `connection` (or annotated with
+psycopg's `Connection` or `AsyncConnection`) a database connection whose commit is the run's end. A
+plain function runs in a thread, an `async` one in the worker's event loop. What is returned is
+stored as the result.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Abandon(Exception):
 
 
 class RetryAfter(Exception):
-    """Raise it in a handler to fail this attempt and name the pause before the next one, in seconds."""
+    """Raise it in a handler to fail this attempt and name the pause before the next: seconds."""
 
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message or f"to be tried again after {seconds:g} s")
@@ -58,7 +59,7 @@ class Handler:
         hints = _hints(function)
         for parameter in inspect.signature(function).parameters.values():
             hint = hints.get(parameter.name)
-            if hint is Run or (parameter.name == "run" and hint is None):
+            if _is_run(hint) or (parameter.name == "run" and hint is None):
                 self.run = parameter.name
             elif _is_connection(hint) or (parameter.name == "connection" and hint is None):
                 self.connection = parameter.name
@@ -70,7 +71,7 @@ class Handler:
         self.simple = not (self.run or self.connection or self.whole)
 
     def arguments(self, run: Run, connection: Any = None) -> Mapping[str, Any]:
-        """Return the keyword arguments of a call. Raises `Abandon` when args are not an object."""
+        """Return the keyword arguments of a call. Raises `Abandon` if args are not an object."""
         args = run.args
         if self.whole is not None:
             given = {self.whole: args}
@@ -80,8 +81,8 @@ class Handler:
             given = dict(args)
         else:
             raise Abandon(
-                f"handler {self.name!r} takes keyword arguments, but the job's args are not an object;"
-                " a parameter named args would take them as they are"
+                f"handler {self.name!r} takes keyword arguments, but the job's args are not an"
+                " object; a parameter named args would take them as they are"
             )
         if self.run is not None:
             given[self.run] = run
@@ -95,6 +96,10 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except Exception:  # names known to type checkers only; what is left is their text
         return dict(getattr(function, "__annotations__", {}))
+
+
+def _is_run(hint: Any) -> bool:
+    return hint is Run or (isinstance(hint, str) and hint.rpartition(".")[2] == "Run")
 
 
 def _is_connection(hint: Any) -> bool:
@@ -155,6 +160,6 @@ def load_app(name: str | None) -> dict[str, Handler]:
             raise RowcronError(
                 f'app "{name}" cannot be imported',
                 detail=str(error) if missing else describe(error),
-                hint="--app takes a module as import does; its directory may be put into PYTHONPATH",
+                hint="--app takes a module as import does; PYTHONPATH may name its directory",
             ) from error
     return HANDLERS

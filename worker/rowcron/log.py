@@ -1,8 +1,9 @@
 """Events: lines for people on the console, JSON lines in a file for auditors.
 
-Not the standard library's `logging`: at full speed a worker ends tens of thousands of runs a second, and
-a record costs ten times what a line may. Lines gather and are written together at the end of the loop's
-turn. What handlers log through `logging` is passed on as events of their own (`Bridge`).
+Not the standard library's `logging`: at full speed a worker ends tens of thousands of runs a
+second, and a record costs ten times what a line may. Lines gather and are written together at the
+end of the loop's turn. What handlers log through `logging` is passed on as events of their own
+(`Bridge`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class Log:
 
     @classmethod
     def from_settings(cls, settings: WorkerSettings) -> Log:
-        """Return the log that these settings ask for. Raises OSError when the file cannot be opened."""
+        """Return the log that these settings ask for.
+
+        Raises OSError when the file cannot be opened.
+        """
         file = None
         if settings.log_file is not None:
             file = RotatedFile(settings.log_file, settings.log_file_size, settings.log_file_count)
@@ -110,7 +114,9 @@ class Log:
             lines, self._lines = self._lines, []
             records, self._records = self._records, []
         if lines:
-            write_all(self.descriptor, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+            write_all(
+                self.descriptor, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+            )
         if records and self.file is not None:
             self.file.write(("\n".join(records) + "\n").encode("ascii", "backslashreplace"))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 class RotatedFile:
     """Appends whole lines to `path`; past `size` bytes it becomes `path.1`, that one `path.2`, ...
 
-    Every write is one `write(2)` in append mode, so lines of several processes do not mix. Who rotates
-    holds a lock on the file that is to be moved; the others see by its inode that it has been.
+    Every write is one `write(2)` in append mode, so lines of several processes do not mix. Who
+    rotates holds a lock on the file that is to be moved; the others see by its inode that it was.
     """
 
     def __init__(self, path: Path, size: int, count: int) -> None:

@@ -1,7 +1,7 @@
 """What passes between the database, the loop and the executors.
 
-Plain classes with slots, not pydantic: a worker makes tens of thousands a second of them, and what they
-hold comes from functions of the schema, whose constraints have checked it already.
+Plain classes with slots, not pydantic: a worker makes tens of thousands a second of them, and what
+they hold comes from functions of the schema, whose constraints have checked it already.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _UNREAD = object()
 
 
 def instant(microseconds: int | None) -> datetime | None:
-    """Return PostgreSQL's binary timestamptz as a datetime in UTC; beyond year 9999: that year's end."""
+    """Return PostgreSQL's binary timestamptz as a datetime in UTC.
+
+    Beyond year 9999: that year's end.
+    """
     if microseconds is None:
         return None
     try:
@@ -52,7 +55,16 @@ class Outcome:
     connection was cut while it was being recorded, so it has to be asked.
     """
 
-    __slots__ = ("error", "in_doubt", "outcome", "output", "reason", "recorded", "result", "retry_after")
+    __slots__ = (
+        "error",
+        "in_doubt",
+        "outcome",
+        "output",
+        "reason",
+        "recorded",
+        "result",
+        "retry_after",
+    )
 
     def __init__(
         self,

@@ -36,7 +36,8 @@ def ended(log: Log, run: Run, outcome: Outcome, seconds: float) -> None:
     if not recorded.final and word != "lost":
         line += ", to be tried again" if word != "released" else ", given back"
     if outcome.error is not None:
-        line += f": {last_line(outcome.error) if outcome.reason == 'exception' else first_line(outcome.error)}"
+        says = last_line if outcome.reason == "exception" else first_line
+        line += f": {says(outcome.error)}"
     level = "info" if word in ("succeeded", "released") else "warning"
     if log.audits:
         log.event(
@@ -63,7 +64,9 @@ def refused(log: Log, run: Run, outcome: Outcome, *, again: bool) -> None:
         log.event("refused", line, "info", code="RCCLM", **identity(run), outcome=outcome.outcome)
     else:
         line = f"{what} {outcome.outcome}, but its claim was lost (RCCLM); the report is dropped"
-        log.event("refused", line, "warning", code="RCCLM", **identity(run), outcome=outcome.outcome)
+        log.event(
+            "refused", line, "warning", code="RCCLM", **identity(run), outcome=outcome.outcome
+        )
 
 
 def changed(log: Log, change: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """SQL jobs that name a connection: what cannot run inside a function, VACUUM and the like.
 
-They run as the login of that connection, statement by statement in autocommit, at least once. What the
-statements answer (`VACUUM`, `UPDATE 3`) is the output; of a last statement that returns rows the first is
-the result.
+They run as the login of that connection, statement by statement in autocommit, at least once. What
+the statements answer (`VACUUM`, `UPDATE 3`) is the output; of a last statement that returns rows
+the first is the result.
 """
 
 from __future__ import annotations
@@ -94,5 +94,3 @@ def _failure(run: Run, error: psycopg.Error, connection: AsyncConnection[Any]) -
     if connection.closed and isinstance(cause, Unavailable):
         return Outcome("lost", "connection", cause.message)
     return Outcome("failed", error.sqlstate, storable(str(error)))
-
-

@@ -1,7 +1,7 @@
 """The heartbeat while something runs: a thread and a connection of its own.
 
-A handler that blocks the loop must not cost the worker its claims, so nothing here depends on the loop;
-what the database answers is handed over to it.
+A handler that blocks the loop must not cost the worker its claims, so nothing here depends on the
+loop; what the database answers is handed over to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ Lost = Callable[[UUID], None]
 
 
 class Pulse(threading.Thread):
-    """Beats every third of the lease for each registration that holds runs; silent when none does."""
+    """Beats every third of the lease for each registration that holds runs.
+
+    Silent when none does.
+    """
 
     def __init__(
         self, info: str, lease: float, holding: Callable[[], list[UUID]], heard: Heard, lost: Lost

@@ -1,8 +1,8 @@
 """Reports of finished runs, in batches that form by themselves.
 
-Whatever gathers while one batch is on its way goes with the next; nothing waits on purpose. A report is
-kept until the database has answered: after a cut it is sent again, which can do no harm, because a run
-that is recorded already refuses it.
+Whatever gathers while one batch is on its way goes with the next; nothing waits on purpose. A
+report is kept until the database has answered: after a cut it is sent again, which can do no harm,
+because a run that is recorded already refuses it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class Told(Protocol):
         """Learn that the database has it."""
 
     def refused(self, run: Run, outcome: Outcome, *, again: bool) -> None:
-        """Learn that the claim was lost; `again`: or that an earlier copy of the report was taken."""
+        """Learn that the claim was lost.
+
+        `again`: or that an earlier copy of the report was taken.
+        """
 
     def batch_ended(self) -> None:
         """Learn that a batch was answered."""
@@ -123,5 +126,7 @@ class Reporter:
             self.told.refused(run, outcome, again=False)
             return
         text = f"{outcome.outcome}, but the report could not be stored: {error.message}"
-        plain = Outcome(outcome.outcome, "report", text.encode("ascii", "backslashreplace").decode())
+        plain = Outcome(
+            outcome.outcome, "report", text.encode("ascii", "backslashreplace").decode()
+        )
         await self._send([(run, plain)])

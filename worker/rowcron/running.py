@@ -1,7 +1,7 @@
 """The runs that this worker holds: started, watched for their timeouts, stopped, ended.
 
-A run is here from its claim until its outcome is handed to the reporter. A registration (`Member`) counts
-what was claimed under it, so that heartbeats go on for as long as something is held.
+A run is here from its claim until its outcome is handed to the reporter. A registration (`Member`)
+counts what was claimed under it, so that heartbeats go on for as long as something is held.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Running:
         self.alarm.set(Event.ROOM)
 
     async def _settle(self, run: Run, outcome: Outcome) -> None:
-        """Ask what became of a run whose record was cut off, waiting for its row if it is still locked."""
+        """Ask what became of a run whose record was cut off, once its row is not locked."""
         link, pause = Link(self.info), SHORTEST
         while not run.member.lost:
             try:

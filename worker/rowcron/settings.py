@@ -1,7 +1,7 @@
 """Everything that a worker can be told, checked before it touches the database.
 
-Each option is an argument of `rowcron worker`, an environment variable `ROWCRON_<NAME>` and a field here.
-Lengths of time are seconds, or text with a unit: `500 ms`, `10s`, `5 min`, `1 h`, `1 d`.
+Each option is an argument of `rowcron worker`, an environment variable `ROWCRON_<NAME>` and a field
+here. Lengths of time are seconds, or text with a unit: `500 ms`, `10s`, `5 min`, `1 h`, `1 d`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rowcron.errors import RowcronError
 
@@ -35,7 +35,10 @@ def seconds(value: Any) -> Any:
         return value
     match = _LENGTH.fullmatch(value)
     unit = match[2].lower() if match else None
-    if match is None or (scale := _UNITS.get(unit or "", _UNITS.get((unit or "").rstrip("s")))) is None:
+    if (
+        match is None
+        or (scale := _UNITS.get(unit or "", _UNITS.get((unit or "").rstrip("s")))) is None
+    ):
         raise ValueError(f"{value!r} is not a length of time such as '500 ms', '10 s' or '5 min'")
     return float(match[1]) * scale
 
@@ -59,8 +62,8 @@ class WorkerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     database_url: str = Field("", description="libpq URL or keywords; empty: libpq's own variables")
-    queues: Words | None = Field(None, description="queues to serve; None: all")
-    kinds: Words = Field(KINDS, description="kinds to execute; the whole list")
+    queues: Words | None = Field(None, min_length=1, description="queues to serve; None: all")
+    kinds: Words = Field(KINDS, min_length=1, description="kinds to execute; the whole list")
     concurrency: int = Field(20, ge=1, le=100_000, description="runs at a time, each process")
     processes: int = Field(1, ge=1, le=1024, description="worker processes")
     sql_connections: int = Field(4, ge=1, le=1000, description="SQL jobs at a time, each process")
@@ -74,20 +77,14 @@ class WorkerSettings(BaseModel):
     lease: Seconds = Field(10.0, ge=1, le=86_400, description="silent for longer: claims are lost")
     poll: Seconds = Field(5.0, ge=0.01, le=3_600, description="the longest sleep")
     grace: Seconds = Field(20.0, ge=0, le=86_400, description="time to finish when asked to stop")
-    kill_grace: Seconds = Field(5.0, ge=0, le=3_600, description="between asking a run and killing it")
+    kill_grace: Seconds = Field(
+        5.0, ge=0, le=3_600, description="between asking a run and killing it"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_file: Path | None = Field(None, description="the same events as JSON lines, rotated")
     log_file_size: int = Field(50_000_000, ge=1_000, description="bytes; then it is rotated")
     log_file_count: int = Field(5, ge=1, le=1000, description="rotated files kept")
     log_json: bool = Field(False, description="JSON lines on the console, too")
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if not self.kinds:
-            raise ValueError("kinds: at least one is needed")
-        if self.queues is not None and not self.queues:
-            raise ValueError("queues: name at least one, or leave it out for all")
-        return self
 
     @classmethod
     def from_environment(

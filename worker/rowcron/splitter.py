@@ -1,7 +1,7 @@
 """SQL text cut into its statements, for connections on which they run one by one.
 
-Follows psql: a semicolon ends a statement unless it stands in a literal, a quoted name, a dollar quote, a
-comment, parentheses, or the body of `create function ... begin atomic`.
+Follows psql: a semicolon ends a statement unless it stands in a literal, a quoted name, a dollar
+quote, a comment, parentheses, or the body of `create function ... begin atomic`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _ROUTINES = frozenset({"function", "procedure"})
 
 
 def statements(text: str) -> Iterator[str]:
-    """Yield the statements of `text` in order, without their semicolons; empty ones are left out."""
+    """Yield the statements of `text` in order, without their semicolons.
+
+    Empty ones are left out.
+    """
     start = position = 0
     depth = blocks = 0
     words: list[str] = []

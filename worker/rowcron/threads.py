@@ -1,7 +1,8 @@
 """Threads for handlers that are plain functions.
 
-An executor of the standard library costs a future, two locks and a wake-up of the loop for each call.
-Here calls wait in one queue, and the answers of many calls come back to the loop in one wake-up.
+An executor of the standard library costs a future, two locks and a wake-up of the loop for each
+call. Here calls wait in one queue, and the answers of many calls come back to the loop in one
+wake-up.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class Stop(BaseException):
 class Threads:
     """At most `bound` threads, made when they are needed.
 
-    `call` is given a run and must return its outcome whatever happens; when it is interrupted it is called
-    again, and sees by `run.stopping` that there is nothing left to do.
+    `call` is given a run and must return its outcome whatever happens; when it is interrupted it is
+    called again, and sees by `run.stopping` that there is nothing left to do.
     """
 
     def __init__(self, bound: int, call: Call, done: Callable[[Run, Outcome], None]) -> None:
@@ -39,14 +40,14 @@ class Threads:
         self._runs: SimpleQueue[Run | None] = SimpleQueue()
         self._answers: deque[tuple[Run, Outcome]] = deque()
         self._told = False
-        self._unanswered = 0
+        self._unanswered: set[int] = set()  # runs that were started
         self._threads = 0
         self._lock = threading.Lock()
 
     def start(self, run: Run) -> None:
         """Have a thread execute the run."""
-        self._unanswered += 1
-        if self._unanswered > self._threads < self.bound:
+        self._unanswered.add(run.run_id)
+        if len(self._unanswered) > self._threads < self.bound:
             self._threads += 1
             threading.Thread(target=self._work, name="rowcron-handler", daemon=True).start()
         self._runs.put(run)
@@ -55,7 +56,7 @@ class Threads:
         me = threading.get_ident()
         while (run := self._runs.get()) is not None:
             with self._lock:
-                if run.stopping is not None:
+                if run.stopping:
                     continue  # stopped before it began; `stop` has answered
                 self._busy[run.run_id] = me
             outcome = None
@@ -83,7 +84,7 @@ class Threads:
         self._told = False
         while self._answers:
             run, outcome = self._answers.popleft()
-            self._unanswered -= 1
+            self._unanswered.discard(run.run_id)
             self.done(run, outcome)
 
     def stop(self, run: Run) -> bool:
@@ -92,23 +93,28 @@ class Threads:
         Returns False when it has not begun; then it will not, and no answer comes.
         """
         self._collect()
+        if run.run_id not in self._unanswered:
+            return True
         with self._lock:
             thread = self._busy.get(run.run_id)
             if thread is not None:
                 raise_in(thread, Stop)
                 return True
-        self._unanswered -= 1
+        self._unanswered.discard(run.run_id)
         return False
 
     def abandon(self, run: Run) -> bool:
-        """Give up on the thread of a run that does not stop; another takes its place, no answer comes."""
+        """Give up on the thread of a run that does not stop.
+
+        Another takes its place, no answer comes.
+        """
         with self._lock:
             thread = self._busy.get(run.run_id)
             if thread is None:
                 return False
             self._abandoned.add(thread)
         self._threads -= 1
-        self._unanswered -= 1
+        self._unanswered.discard(run.run_id)
         return True
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """What ends a worker's sleep, and how it waits out a database that is away.
 
-The tables are the truth; a notification only makes the worker look at them sooner, and is never trusted
-to have arrived.
+The tables are the truth; a notification only makes the worker look at them sooner, and is never
+trusted to have arrived.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Executors: one kind of job each, behind one protocol.
 
-A kind of your own is a class named by an entry point of the group `rowcron.executors`; most derive from
-`TaskExecutor` and write one coroutine. Workers execute the kinds that they were started with.
+A kind of your own is a class named by an entry point of the group `rowcron.executors`; most derive
+from `TaskExecutor` and write one coroutine. Workers execute the kinds that they were started with.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Executor(Protocol):
         """Begin; later, or now, call `host.done` with the outcome."""
 
     def stop(self, run: Run, grace: float) -> None:
-        """Stop a run that was started, because of `run.stopping`: ask, and force it after `grace` seconds.
+        """Stop a run, because of `run.stopping`: ask, and force it after `grace` seconds.
 
-        `host.done` is still called, with `stopped(run)` unless it ended by itself. May be called again,
-        with less grace.
+        `host.done` is still called, with `stopped(run)` unless it ended by itself. May be called
+        again, with less grace.
         """
 
     async def close(self) -> None:
@@ -94,7 +94,10 @@ def stopped(run: Run, output: str | None = None) -> Outcome:
 
 
 class TaskExecutor:
-    """An executor whose runs are tasks: write `execute`, expect `CancelledError` when it is to stop."""
+    """An executor whose runs are tasks.
+
+    Write `execute`, expect `CancelledError` when it is to stop.
+    """
 
     def __init__(self, host: Host) -> None:
         self.host = host

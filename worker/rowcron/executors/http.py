@@ -4,9 +4,9 @@
     X-Team: billing
     Expect-Status: 200-299, 404
 
-Without a method it is GET, or POST when there are arguments, which become the body as JSON. A header
-Idempotency-Key is the same for every attempt. Redirects are not followed. Of the answer's body the first
-64 KiB are kept, and no more is read.
+Without a method it is GET, or POST when there are arguments, which become the body as JSON. A
+header Idempotency-Key is the same for every attempt. Redirects are not followed. Of the answer's
+body the first 64 KiB are kept, and no more is read.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ class Executor(TaskExecutor):
         )
 
     async def client(self) -> httpx.AsyncClient:
-        """Return the client, made at the first request: importing httpx takes a tenth of a second."""
+        """Return the client, made at the first request.
+
+        Importing httpx takes a tenth of a second.
+        """
         if self._client is None:
             self._client = asyncio.create_task(self._make_client())
         return await asyncio.shield(self._client)

@@ -1,9 +1,10 @@
 """kind python: a function that `--app` registered with `@handler` (see `rowcron.handlers`).
 
-What a handler returns is its result: stored as JSON when it is that and at most 64 KiB, else its text
-becomes the output. An exception is a failure with its traceback; `Abandon` means never again, `RetryAfter`
-names the pause. What handlers print is not captured. On timeout or cancel an async handler's task is
-cancelled; in a plain one's thread an exception is raised, which arrives when it executes Python again.
+What a handler returns is its result: stored as JSON when it is that and at most 64 KiB, else its
+text becomes the output. An exception is a failure with its traceback; `Abandon` means never again,
+`RetryAfter` names the pause. What handlers print is not captured. On timeout or cancel an async
+handler's task is cancelled; in a plain one's thread an exception is raised, which arrives when it
+executes Python again.
 """
 
 from __future__ import annotations

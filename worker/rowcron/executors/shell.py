@@ -1,8 +1,9 @@
 """kind shell: `/bin/sh -c COMMAND`, in a session and process group of its own.
 
-The environment is PATH, HOME, LANG, what `--shell-env` lets through, and the run's ROWCRON_ variables.
-Arguments stand as JSON on standard input, a file rather than a pipe, so that nobody has to read it. Standard output and error are captured together, their end kept. A worker takes
-shell jobs only when it was started with `--kind shell`.
+The environment is PATH, HOME, LANG, what `--shell-env` lets through, and the run's ROWCRON_
+variables. Arguments stand as JSON on standard input, a file rather than a pipe, so that nobody has
+to read it. Standard output and error are captured together, their end kept. A worker takes shell
+jobs only when it was started with `--kind shell`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from rowcron.models import Outcome, Run
 PASSED = ("PATH", "HOME", "LANG")
 USUAL_PATH = "/usr/local/bin:/usr/bin:/bin"
 LONGEST_ARGUMENT = 100_000  # Linux takes 128 KiB; longer commands become a script
-LINGER = 0.2  # seconds for the output to end after the shell has; a child in the background may hold it
+LINGER = (
+    0.2  # seconds for the output to end after the shell has; a child in the background may hold it
+)
 
 
 class Capture(asyncio.SubprocessProtocol):
@@ -75,9 +78,10 @@ class Executor(TaskExecutor):
         """Start the shell, wait for it, and take its process group down when asked to stop."""
         loop = asyncio.get_running_loop()
         command = os.fsencode(run.command)
-        with unnamed_file(run.args_json) as stdin, unnamed_file(
-            command if len(command) > LONGEST_ARGUMENT else None
-        ) as script:
+        with (
+            unnamed_file(run.args_json) as stdin,
+            unnamed_file(command if len(command) > LONGEST_ARGUMENT else None) as script,
+        ):
             arguments: list[Any] = ["-c", command] if script is None else [f"/dev/fd/{script}"]
             try:
                 starting = await loop.subprocess_exec(
@@ -109,7 +113,9 @@ class Executor(TaskExecutor):
         self.graces[run.run_id] = grace
         super().stop(run, grace)
 
-    async def _end(self, run: Run, transport: asyncio.SubprocessTransport, capture: Capture) -> None:
+    async def _end(
+        self, run: Run, transport: asyncio.SubprocessTransport, capture: Capture
+    ) -> None:
         group = transport.get_pid()
         over = asyncio.gather(asyncio.shield(capture.exited), asyncio.shield(capture.silent))
         grace = self.graces.get(run.run_id, 0.0)

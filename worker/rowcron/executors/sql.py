@@ -1,8 +1,9 @@
-"""kind sql: `rowcron.execute`, which runs the command as its owner and records the end in one commit.
+"""kind sql: `rowcron.execute` runs the command as its owner and records the end in one commit.
 
-Each connection here executes jobs and nothing else, one at a time; there are `--sql-connections` of them.
-The timeout is the server's own. Whoever survives it, or a cancel, for longer than the grace is terminated.
-A job that names a `connection` runs over that one instead, statement by statement (`rowcron.nonatomic`).
+Each connection here executes jobs and nothing else, one at a time; there are `--sql-connections` of
+them. The timeout is the server's own. Whoever survives it, or a cancel, for longer than the grace
+is terminated. A job that names a `connection` runs over that one instead, statement by statement
+(`rowcron.nonatomic`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import psycopg
 
 from rowcron import database, nonatomic
-from rowcron.connection import conninfo, connect
+from rowcron.connection import connect, conninfo
 from rowcron.errors import ClaimLost, RowcronError, Unavailable
 from rowcron.executors import Host, stopped
 from rowcron.handed import cut
@@ -154,7 +155,7 @@ class Executor:
             )
 
     def stop(self, run: Run, grace: float) -> None:
-        """Cancel the statement, terminate its session after `grace`; at a timeout that has passed."""
+        """Cancel the statement and terminate its session after `grace`, or at once."""
         lane: Lane = run.state
         if lane.connection is None:
             return  # it sees `run.stopping` before it begins

@@ -1,0 +1,228 @@
+"""Parts of the worker that need no database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from rowcron import handler, log
+from rowcron.capture import LIMIT, Tail, head, tail
+from rowcron.errors import BY_SQLSTATE, RowcronError
+from rowcron.executors.http import BadRequest, read_command
+from rowcron.handlers import HANDLERS, Handler
+from rowcron.logfile import RotatedFile
+from rowcron.models import Outcome, Run, length
+from rowcron.settings import BadSettings, WorkerSettings
+from rowcron.splitter import statements
+from rowcron.threads import Threads
+
+pytestmark = pytest.mark.once
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("select 1", ["select 1"]),
+        ("select 1; ; select 2;", ["select 1", "select 2"]),
+        ("select ';'; select \";\"", ["select ';'", 'select ";"']),
+        (r"select e'\';'; select 2", [r"select e'\';'", "select 2"]),
+        ("select 'it''s;'; x", ["select 'it''s;'", "x"]),
+        ("do $$ begin; end $$; vacuum", ["do $$ begin; end $$", "vacuum"]),
+        ("do $a$ $$;$$ $a$; x", ["do $a$ $$;$$ $a$", "x"]),
+        ("select 1 -- ; no\n; select 2", ["select 1 -- ; no", "select 2"]),
+        ("/* ; /* ; */ ; */ select 1; /* end */", ["/* ; /* ; */ ; */ select 1"]),
+        ("create rule r as on insert to t do (a; b); c", None),
+        (
+            "create function f() returns int begin atomic select 1; select case when 1 = 1"
+            " then 2 end; end; vacuum",
+            [
+                "create function f() returns int begin atomic select 1; select case when 1 = 1"
+                " then 2 end; end",
+                "vacuum",
+            ],
+        ),
+        ("begin; commit", ["begin", "commit"]),
+        ("select $1; select a$b$c; x", ["select $1", "select a$b$c", "x"]),
+        ("-- nothing", []),
+        ("", []),
+    ],
+)
+def test_sql_is_split_as_psql_does(text: str, expected: list[str] | None) -> None:
+    found = list(statements(text))
+    assert found == expected if expected is not None else len(found) == 2
+
+
+def test_the_tail_is_cut_on_a_character_and_memory_stays_flat() -> None:
+    kept = Tail(10)
+    for _ in range(1000):
+        kept.add("ä€".encode())
+    assert kept.text() == "ä€ä€"
+    assert sum(map(len, kept._chunks)) < 20
+    kept.add(b"x" * 100)
+    assert kept.text() == "x" * 10
+    assert Tail().text() is None
+
+
+def test_texts_are_bounded_and_storable() -> None:
+    assert tail("ä" * LIMIT) == "ä" * (LIMIT // 2)
+    assert tail("a\0\ud800") == "a\ufffd\ufffd"
+    assert head(b"\xc3\xa4" * LIMIT) == "ä" * (LIMIT // 2)
+    assert head(b"") is None
+
+
+def test_an_http_command_is_read() -> None:
+    request = read_command("put  https://a.example:8/x?y=1\nX-A: b\n\nExpect-Status: 200-204,404\n")
+    assert (request.method, request.url) == ("PUT", "https://a.example:8/x?y=1")
+    assert request.headers == [("X-A", "b")]
+    assert request.expected == [(200, 204), (404, 404)]
+    assert read_command("http://a/").method is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "GET", "ftp://a/", "GET /path", "http://", "http://a:99999/", "G@T http://a/",
+     "http://a/\nnot a header", "http://a/\nA: \x07", "http://a/\nExpect-Status: ok"],
+)  # fmt: skip
+def test_a_bad_http_command_is_refused(command: str) -> None:
+    with pytest.raises(BadRequest):
+        read_command(command)
+
+
+def test_settings_come_from_arguments_then_environment_then_defaults() -> None:
+    environ = {
+        "ROWCRON_QUEUE": "mail, reports", "ROWCRON_LEASE": "1 min", "ROWCRON_POLL": "500ms",
+        "ROWCRON_CONNECTION_ADMIN": "postgresql://a", "DATABASE_URL": "postgresql://b",
+    }  # fmt: skip
+    settings = WorkerSettings.from_environment(environ, concurrency=3, poll=None)
+    assert (settings.queues, settings.kinds) == (("mail", "reports"), ("sql", "http", "python"))
+    assert (settings.lease, settings.poll, settings.concurrency) == (60.0, 0.5, 3)
+    assert settings.connections == {"admin": "postgresql://a"}
+    assert settings.database_url == "postgresql://b"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lease": "0.5"}, {"lease": "soon"}, {"poll": "2 h"}, {"concurrency": "none"},
+     {"concurrency": 0}, {"kinds": ","}, {"queues": ""}, {"log_level": "loud"}, {"surprise": 1}],
+)  # fmt: skip
+def test_bad_settings_are_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(BadSettings) as caught:
+        WorkerSettings.from_environment({}, **wrong)
+    name = next(iter(wrong)).replace("_", "-")
+    assert name in caught.value.message
+    assert caught.value.detail
+
+
+def test_a_bad_database_url_does_not_show_its_password() -> None:
+    from rowcron.connection import conninfo
+
+    with pytest.raises(BadSettings) as caught:
+        conninfo("postgresql://me:secret@host:x/y:z?no")
+    assert "secret" not in f"{caught.value.message} {caught.value.detail}"
+
+
+def test_the_log_file_is_rotated_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    two = [RotatedFile(path, 1000, 50), RotatedFile(path, 1000, 50)]
+    for number in range(200):
+        two[number % 2].write(f"{number:05d} {'x' * 40}\n".encode())
+    for file in two:
+        file.close()
+    files = [path, *tmp_path.glob("log.*")]
+    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
+    assert sorted(int(line.split()[0]) for line in lines) == list(range(200))
+    assert max(file.stat().st_size for file in files) <= 1000
+    assert len(files) > 5
+
+
+def test_log_lines_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    assert log.visible("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
+    file = RotatedFile(tmp_path / "log", 10_000, 1)
+    with (tmp_path / "console").open("wb") as console:
+        events = log.Log("info", file, descriptor=console.fileno())
+        events.event("end", "bad \x1b[2J \ud800", job="\x1b\ud800")
+        events.close()
+    assert "\x1b" not in (tmp_path / "console").read_text("utf-8")
+    assert json.loads((tmp_path / "log").read_text("utf-8"))["job"] == "\x1b\ud800"
+
+
+def test_handlers_are_registered_by_name() -> None:
+    def first() -> None:
+        pass
+
+    try:
+        assert handler("parts.first")(first) is first
+        assert handler("parts.first")(first) is first
+        with pytest.raises(RowcronError, match="two handlers"):
+            handler("parts.first")(lambda: None)
+        for name in ("", "with space", "9", "ä", "x" * 201):
+            with pytest.raises(RowcronError, match="cannot be"):
+                handler(name or " ")(first)
+    finally:
+        HANDLERS.pop("parts.first", None)
+
+
+def test_handlers_ask_by_name_or_annotation() -> None:
+    import psycopg
+
+    def by_name(run, connection, args):  # type: ignore[no-untyped-def]
+        pass
+
+    def by_type(r: Run, c: psycopg.Connection[object], run: int) -> None:
+        pass
+
+    asked = [(h.run, h.connection, h.whole) for h in (Handler("a", by_name), Handler("b", by_type))]
+    assert asked == [("run", "connection", "args"), ("r", "c", None)]
+
+
+def test_interrupted_threads_answer_once_and_go_on() -> None:
+    async def scenario() -> None:
+        answers: dict[int, list[str]] = {}
+        over = asyncio.Event()
+        count = 300
+
+        def done(run: Run, outcome: Outcome) -> None:
+            answers.setdefault(run.run_id, []).append(outcome.outcome)
+            if len(answers) == count:
+                over.set()
+
+        def call(run: Run) -> Outcome:
+            if run.stopping:
+                return Outcome("released")
+            for _ in range(run.run_id % 7 * 300):
+                pass
+            return Outcome("succeeded")
+
+        threads = Threads(4, call, done)
+        runs = [
+            Run((n, b"", 1, "j", "o", "q", "python", "c", b"\1{}", 1, None, None, None, bytes(16)))
+            for n in range(count)
+        ]
+        for run in runs:
+            threads.start(run)
+            if run.run_id % 2:
+                await asyncio.sleep(0)
+                run.stopping = "released"
+                if not threads.stop(run) and run.run_id not in answers:
+                    done(run, Outcome("released"))
+        await asyncio.wait_for(over.wait(), 20)
+        threads.close()
+        assert all(len(found) == 1 for found in answers.values())
+        assert {answers[n][0] for n in range(0, count, 2)} == {"succeeded"}
+
+    asyncio.run(scenario())
+
+
+def test_intervals_are_read_as_postgresql_counts_them() -> None:
+    import struct
+
+    assert length(struct.pack("!qii", 1_500_000, 1, 13)) == 1.5 + 86_400 * (1 + 30 + 365.25)
+
+
+def test_every_code_of_the_schema_has_an_exception() -> None:
+    codes = {"SCH", "TZN", "KND", "NAM", "LIM", "CMD", "OWN", "NOJ", "NOR", "CLM", "WRK", "HLD",
+             "VER", "DEF", "CON", "KEY", "EXE"}  # fmt: skip
+    assert {f"RC{code}" for code in codes} <= BY_SQLSTATE.keys()
