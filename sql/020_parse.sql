@@ -107,7 +107,7 @@ begin
       detail = 'a schedule has at most 1000 characters',
       hint = 'for example: */5 * * * * (every 5 minutes)';
   elsif schedule ~* '^\s*(CRON_)?TZ=' then
-    perform rowcron._refuse_schedule(schedule, strpos(schedule, '=') - 2,
+    perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, '\S'),
       format('schedule names a time zone: "%s"', substring(schedule from '[A-Z_]+=\S*')),
       'the time zone of a job stands in its column timezone, not in its schedule',
       format('write: schedule = %L, timezone = %L',
@@ -126,7 +126,8 @@ begin
     perform rowcron._refuse_schedule(schedule, length(schedule),
       format('schedule "%s" has %s of 5 fields', schedule, cardinality(fields)),
       'the fields are: minute hour day-of-month month day-of-week',
-      case when schedule ~* '^\s*\d+\s*[a-z]+\s*$' then 'for an interval write: @every ' || btrim(schedule)
+      case when schedule ~* '^\s*(every\s+)?\d+\s*[a-z]+\s*$'
+        then 'for an interval write: @every ' || substring(schedule from '\d.*\S')
         else 'for example: 0 3 * * * (at 03:00 every day)' end);
   elsif cardinality(fields) > 6 then
     perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, '[^ \t\r\n]+', 1, 7),

@@ -65,9 +65,9 @@ begin
       'the full hour is minute 0, for example: 0 * * * * (every hour)'
     when reason = 'range' and slot in (4, 5) then
       'the order is: minute hour day-of-month month day-of-week; ' || advice
-    when item ~ '^[A-Z]{3}[A-Z]+(-|$)|-[A-Z]{4,}$' and slot in (5, 6) then
+    when item ~* '^[A-Z]{3}[A-Z]+(-|$)|-[A-Z]{4,}$' and slot in (5, 6) then
       'names have three English letters; ' || advice
-    when item ~ '^[A-Z]{3}' and slot in (5, 6) then
+    when item ~* '^[A-Z]{3}' and slot in (5, 6) then
       'names are English: ' || case slot
         when 5 then 'jan feb mar apr may jun jul aug sep oct nov dec'
         else 'sun mon tue wed thu fri sat'
@@ -149,6 +149,7 @@ declare
   second_mask bigint := 0;
   third_mask bigint := 0;
   special bigint[];
+  written text;
   item text;
   part text[];
   skipped integer := 0;
@@ -157,7 +158,8 @@ declare
   step integer;
   hash bigint;
 begin
-  foreach item in array string_to_array(upper(field collate "C"), ',') loop
+  foreach written in array string_to_array(field, ',') loop
+    item := upper(written collate "C");
     part := regexp_match(item,
       '^(?:(\*)|(H)(?:\((\d{1,4})-(\d{1,4})\))?|(\d{1,4}|[A-Z]{3})(?:-(\d{1,4}|[A-Z]{3}))?)'
       || '(?:/(\d{1,9}))?$');
@@ -168,7 +170,7 @@ begin
         special := rowcron._parse_special(item, slot, names);
       end if;
       if part is null and (special is null or special[2] is null) then
-        perform rowcron._refuse_item(schedule, ordinal, slot, skipped, item, case
+        perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, case
           when item = '' then 'empty'
           when item ~ '^-?\d+$' or (slot = 4 and item ~ '^\d+W$') then 'range'
           when slot = 6 and item ~ '^(0?[0-7]|[A-Z]{3})#\d+$' then 'nth'
@@ -193,7 +195,7 @@ begin
         last := high;
       elsif part[2] is not null then
         if seed is null then
-          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, item, 'seed');
+          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, 'seed');
         end if;
         first := coalesce(part[3]::integer, low);
         last := coalesce(part[4]::integer, case
@@ -202,9 +204,9 @@ begin
           else high
         end);
         if least(first, last) < low or greatest(first, last) > high then
-          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, item, 'range');
+          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, 'range');
         elsif last < first then
-          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, item, 'spread');
+          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, 'spread');
         end if;
         hash := ('x' || substr(
           encode(sha256(convert_to(seed, 'UTF8')), 'hex'), 8 * slot - 7, 8
@@ -225,7 +227,7 @@ begin
           else first
         end;
         if first is null or last is null then
-          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, item, 'shape');
+          perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, 'shape');
         elsif first not between low and high then
           perform rowcron._refuse_item(schedule, ordinal, slot, skipped, part[5], 'range');
         elsif last not between low and high then

@@ -87,7 +87,7 @@ $$
 
 
 def agreeing_zones(db: psycopg.Connection) -> tuple[list[str], list[str]]:
-    """Zones whose offsets are the same here and in the server, 1970 to 2042, and those that differ."""
+    """Zones whose offsets are the same here and in the server, 1970 to 2098, and those that differ."""
     names = sorted(
         name
         for (name,) in db.execute("select name from pg_timezone_names where name ~ '/'")
@@ -117,11 +117,11 @@ def offset(zone: ZoneInfo, second: int) -> int:
 
 
 def changes(zone: ZoneInfo) -> list[int]:
-    """Seconds worth a look: every 83 hours until 2042, each change of offset, and that before it."""
+    """Seconds worth a look: every 83 hours until 2098, each change of offset, and that before it."""
     step = 83 * 3600
-    probes = list(range(step, 7700 * step, step))
+    probes = list(range(step, 13600 * step, step))
     offsets = [offset(zone, n) for n in probes]
-    for n in range(1, 7699):
+    for n in range(1, 13599):
         if offsets[n] != offsets[n - 1]:
             low, high = probes[n - 1], probes[n]
             while high - low > 1:
