@@ -76,14 +76,14 @@ begin
   then
     raise exception using
       errcode = 'RCNAM',
-      message = format('name %s is not valid', coalesce(quote_ident(left(new.name, 60)), 'null')),
+      message = case when new.name is null then 'name must be given' else format('name "%s" is not valid', left(new.name, 60)) end,
       detail = 'A name has 1 to 200 bytes, no dot, no control characters, no space at either end.',
       hint = 'For example ''close-the-books''.';
   end if;
   if new.queue is null or new.queue = '' or octet_length(new.queue) > 200 or new.queue ~ '[\u0001-\u001f\u007f]' then
     raise exception using
       errcode = 'RCNAM',
-      message = format('queue %s is not valid', coalesce(quote_ident(left(new.queue, 60)), 'null')),
+      message = case when new.queue is null then 'queue must be given' else format('queue "%s" is not valid', left(new.queue, 60)) end,
       detail = 'A queue has 1 to 200 bytes and no control characters.',
       hint = 'For example ''default'' or ''mail''.';
   end if;
