@@ -81,10 +81,16 @@ def run_pgtap(bin: Path | None) -> Count:
     try:
         server.start()
         server.make_template()
-        url = server.create_database().url("postgres")
+        database = server.create_database().name
         psql = str(server.bin / "psql")
-        command = ["pg_prove", "--verbose", "--psql-bin", psql, "-d", url, *files]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        where = {"PGHOST": str(server.base / "socket"), "PGUSER": "postgres"}
+        done = subprocess.run(
+            ["pg_prove", "--verbose", "--psql-bin", psql, *files],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | where | {"PGDATABASE": database},
+        )
     finally:
         server.stop()
     output = done.stdout + done.stderr
