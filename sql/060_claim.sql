@@ -75,9 +75,9 @@ begin
       from rowcron.run as w
       where w.job_id = parked.job_id and w.state = 'waiting' and w.waits_for = 'limit'
       order by w.priority desc, w.due_at, w.id
-      limit coalesce(greatest(parked.max_running - (
+      limit case when parked.max_running is null then 1000 else greatest(parked.max_running - (
         select count(*) from rowcron.run as v where v.job_id = parked.job_id and v.state in ('running', 'ready')
-      ), 0), 1000)
+      ), 0) end
     );
     update rowcron.run as r
     set
@@ -100,7 +100,7 @@ comment on function rowcron._release_parked(text[], text[]) is
   'Runs that waited for a limit or for an earlier run become ready as far as there is room now.';
 
 -- Of runs that this transaction has locked and would claim: those that may not start are parked or ended.
-create or replace function rowcron._hold_back(ids bigint[]) returns bigint[]
+create or replace function rowcron._hold_back(ids bigint[], picked bigint[]) returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -143,7 +143,8 @@ begin
     );
     if entry.max_running is not null then
       select greatest(entry.max_running - count(*), 0) into room
-      from rowcron.run as r where r.job_id = entry.job_id and r.state = 'running';
+      from rowcron.run as r
+      where r.job_id = entry.job_id and (r.state = 'running' or r.id = any (picked));
       mine := mine[:room];
     end if;
     kept := kept || mine;
@@ -151,7 +152,7 @@ begin
     set state = 'waiting', waits_for = case when entry.enabled or r.through_pause then 'limit' else 'resume' end
     where r.id in (
       select v.id from rowcron.run as v
-      where v.job_id = entry.job_id and v.state = 'ready' and v.id <> all (mine)
+      where v.job_id = entry.job_id and v.state = 'ready' and v.id <> all (mine) and v.id <> all (picked)
         and (entry.max_running is not null or not v.through_pause)
       limit 1000
       for update skip locked
@@ -160,8 +161,8 @@ begin
   return kept;
 end
 $$;
-comment on function rowcron._hold_back(bigint[]) is
-  'Returns which of these locked runs may start now; parks those of paused or fully busy jobs, ends those without a job.';
+comment on function rowcron._hold_back(bigint[], bigint[]) is
+  'Returns which of these locked runs may start now, beside those picked already; parks those of paused or fully busy jobs, ends those without a job.';
 
 create or replace function rowcron._pick(
   queues text[], kinds text[], handlers text[], capacity integer
@@ -204,7 +205,7 @@ begin
     ) then
       return picked || ids;
     end if;
-    kept := rowcron._hold_back(ids);
+    kept := rowcron._hold_back(ids, picked);
     picked := picked || array(select i from unnest(ids) as i where i = any (kept));
     seen := seen || ids;
     exit when cardinality(picked) >= capacity;

@@ -1,0 +1,133 @@
+-- What is asked for by a change: cancel, retry, run_now, hold, release; signed, judged, recorded.
+
+begin;
+select plan(43);
+set local timezone to 'UTC';
+set local client_min_messages to error;
+
+create role tap_ann;
+create role tap_bob;
+create role tap_operator;
+create role tap_viewer;
+create role tap_worker;
+grant rowcron_user to tap_ann, tap_bob;
+grant rowcron_operator to tap_operator;
+grant rowcron_viewer to tap_viewer;
+grant rowcron_worker to tap_worker;
+
+set local role tap_ann;
+insert into rowcron.job (name, command, queue, args, enabled) values
+  ('a', 'select 1', 'q', '{"of": "job"}', true), ('paused', 'select 1', 'q', null, false), ('gone', 'select 1', 'q', null, true);
+reset role;
+create table public.tap_ids (name text, id bigint);
+grant all on public.tap_ids to public;
+
+-- run_now
+set local role tap_ann;
+insert into public.tap_ids values ('now', rowcron.run_now('a')), ('args', rowcron.run_now('a', '{"x": 1}')), ('paused', rowcron.run_now('paused')), ('gone', rowcron.run_now('gone'));
+select results_eq(
+  $$select i.name, r.job, r.state, r.args, r.through_pause, r.priority, r.queue from public.tap_ids as i join rowcron.run as r on r.id = i.id order by i.name$$,
+  $$values ('args', 'a', 'ready', '{"x": 1}'::jsonb, false, 0, 'q'), ('gone', 'gone', 'ready', null, false, 0, 'q'), ('now', 'a', 'ready', null, false, 0, 'q'), ('paused', 'paused', 'ready', null, true, 0, 'q')$$,
+  'run_now makes a ready run, also of a paused job');
+select results_eq($$select changed_by, action, job, owner::text, new_values from rowcron.change where run_id = (select i.id from public.tap_ids as i where i.name = 'args')$$,
+  $$values ('tap_ann', 'run', 'a', 'tap_ann', '{"x": 1}'::jsonb)$$, 'and is recorded with who asked');
+set local role tap_operator;
+select lives_ok($$insert into public.tap_ids values ('operator', rowcron.run_now('a', owner => 'tap_ann'))$$, 'an operator runs everyone''s');
+select is((select c.changed_by from rowcron.change as c where c.run_id = (select i.id from public.tap_ids as i where i.name = 'operator')), 'tap_operator', 'in its own name');
+set local role tap_viewer;
+select throws_ok($$select rowcron.run_now('a', owner => 'tap_ann')$$, '42501', null, 'a viewer runs nothing');
+
+-- cancel
+set local role tap_bob;
+select throws_ok(format('select rowcron.cancel(%s)', (select i.id from public.tap_ids as i where i.name = 'now')), 'RCNOR', null, 'somebody else''s run is as if it were not');
+select throws_ok('select rowcron.cancel(-1)', 'RCNOR', 'run -1 is not live', 'as one that never was');
+select throws_ok('select rowcron.cancel(null)', 'RCNOR', 'a run must be named', 'a run must be named');
+set local role tap_ann;
+select is(rowcron.cancel((select i.id from public.tap_ids as i where i.name = 'now')), 'cancelled', 'a ready run is cancelled at once');
+select results_eq($$select outcome, reason, final, attempt, started_at from rowcron.ledger where run_id = (select i.id from public.tap_ids as i where i.name = 'now')$$,
+  $$values ('cancelled', 'cancelled by tap_ann', true, 1, null::timestamptz)$$, 'the ledger says by whom');
+select throws_ok(format('select rowcron.cancel(%s)', (select i.id from public.tap_ids as i where i.name = 'now')), 'RCNOR', null, 'a run that has ended cannot be cancelled');
+insert into public.tap_ids values ('later', rowcron.enqueue('a', due_at => '2040-01-01'));
+set local role tap_operator;
+select is(rowcron.cancel((select i.id from public.tap_ids as i where i.name = 'later')), 'cancelled', 'an operator cancels everyone''s, also what waits');
+reset role;
+create temporary table held as select * from rowcron._claim('00000000-0000-4000-8000-000000000001', 2, '{q}', '{sql}', null, clock_timestamp());
+set local role tap_ann;
+select is(rowcron.cancel((select i.id from public.tap_ids as i where i.name = 'args')), 'asked', 'of a running one its worker is told');
+select is((select r.cancel_asked_by from rowcron.run as r join public.tap_ids as i on i.id = r.id where i.name = 'args'), 'tap_ann', 'and the row says who asked');
+reset role;
+select is(
+  (select h.cancels from rowcron.heartbeat('00000000-0000-4000-8000-000000000001') as h),
+  (select array_agg(i.id) from public.tap_ids as i where i.name = 'args'), 'the worker''s heartbeat learns of it');
+select results_eq(
+  $$select f.accepted, f.final from held as h join public.tap_ids as i on i.id = h.run_id and i.name = 'args',
+    rowcron.finish('00000000-0000-4000-8000-000000000001', array[h.run_id], array[h.token], '{failed}', '{signal}') as f$$,
+  $$values (true, true)$$, 'an attempt that then fails is final');
+
+-- retry
+set local role tap_bob;
+select throws_ok(format('select rowcron.retry(%s)', (select i.id from public.tap_ids as i where i.name = 'now')), 'RCNOR', null, 'somebody else''s run cannot be repeated');
+set local role tap_ann;
+insert into public.tap_ids values ('again', rowcron.retry((select i.id from public.tap_ids as i where i.name = 'args')));
+select results_eq(
+  $$select r.job, r.state, r.args, r.attempt, r.retry_of = (select i.id from public.tap_ids as i where i.name = 'args')
+    from rowcron.run as r where r.id = (select i.id from public.tap_ids as i where i.name = 'again')$$,
+  $$values ('a', 'ready', '{"x": 1}'::jsonb, 1, true)$$, 'retry makes a new run with the same args, that names the old');
+select throws_ok(format('select rowcron.retry(%s)', (select i.id from public.tap_ids as i where i.name = 'again')), 'RCNOR', null, 'a live run cannot be repeated');
+select throws_ok('select rowcron.retry(null)', 'RCNOR', 'a run must be named', 'a run must be named to be repeated');
+select rowcron.cancel((select i.id from public.tap_ids as i where i.name = 'gone')) where exists (select from rowcron.run as r join public.tap_ids as i on i.id = r.id where i.name = 'gone' and r.state = 'ready');
+reset role;
+update rowcron.run as r set state = 'ready', waits_for = null, worker_id = null, seal = null, started_at = null from public.tap_ids as i where i.id = r.id and i.name = 'gone';
+set local role tap_ann;
+select rowcron.cancel(r.id) from rowcron.run as r join public.tap_ids as i on i.id = r.id where i.name = 'gone';
+select rowcron.unschedule('gone');
+select throws_ok(format('select rowcron.retry(%s)', (select i.id from public.tap_ids as i where i.name = 'gone')), 'RCNOJ', 'there is no job "gone"', 'nor a run whose job is gone');
+select is((select c.changed_by || ' ' || c.action from rowcron.change as c where c.run_id = (select i.id from public.tap_ids as i where i.name = 'again')), 'tap_ann retry', 'a retry is recorded');
+
+-- hold and release
+select throws_ok($$select rowcron.hold('mine')$$, 'RCOWN', '"tap_ann" may not hold or release', 'an author holds nothing');
+select throws_ok($$select rowcron.release()$$, 'RCOWN', null, 'nor releases');
+set local role tap_operator;
+select rowcron.hold('upgrade');
+select results_eq($$select value ->> 'reason', value ->> 'by', (value ->> 'at')::timestamptz > now() - interval '1 minute' from rowcron.setting where name = 'hold'$$,
+  $$values ('upgrade', 'tap_operator', true)$$, 'hold says why, who and since when');
+reset role;
+update rowcron.agenda as a set high_water = '2020-01-01', next_run_at = '2020-01-02' from rowcron.job as j where j.id = a.job_id and j.name = 'a';
+set local role tap_worker;
+select is((select count(*) from rowcron.claim(capacity => 10)), 0::bigint, 'while held nothing is claimed');
+select is((select h.wake_after from rowcron.heartbeat('00000000-0000-4000-8000-000000000001', asleep => true) as h), null::interval, 'nor is there anything to wake for');
+reset role;
+select is((select a.next_run_at from rowcron.agenda as a join rowcron.job as j on j.id = a.job_id where j.name = 'a'), '2020-01-02', 'and nothing is fired');
+set local role tap_ann;
+select lives_ok($$insert into public.tap_ids values ('held', rowcron.run_now('a'))$$, 'what is asked for while held waits');
+set local role tap_operator;
+select rowcron.release();
+select is((select s.value from rowcron.setting as s where s.name = 'hold'), 'null', 'release ends it');
+reset role;
+update rowcron.agenda as a set next_run_at = null from rowcron.job as j where j.id = a.job_id and j.name = 'a';
+set local role tap_worker;
+select cmp_ok((select count(*) from rowcron.claim(capacity => 10)), '>', 0::bigint, 'after which runs are claimed again');
+reset role;
+select results_eq($$select action, changed_by, new_values ->> 'reason', old_values ->> 'reason' from rowcron.change where action in ('hold', 'release') order by id$$,
+  $$values ('hold', 'tap_operator', 'upgrade', null), ('release', 'tap_operator', null, 'upgrade')$$, 'both are recorded');
+
+-- a change cannot be forged
+set local role tap_ann;
+select throws_ok($$insert into rowcron.change (action, job) values ('delete', 'a')$$, 'RCOWN', 'changes of jobs are recorded by the database', 'a change of a job cannot be written by hand');
+select throws_ok($$insert into rowcron.change (action, changed_by) values ('hold', 'tap_operator')$$, '42501', null, 'nor the name of who did it');
+select throws_ok($$insert into rowcron.change (action, changed_at) values ('run', '2020-01-01')$$, '42501', null, 'nor the time');
+select throws_ok($$update rowcron.change set changed_by = 'tap_bob'$$, '42501', null, 'nor be changed');
+select throws_ok($$delete from rowcron.change$$, '42501', null, 'nor deleted');
+select throws_ok($$insert into rowcron.change (action, job, owner) values ('run', 'a', 'tap_bob')$$, 'RCNOJ', null, 'a run asked for by hand is judged as any');
+select throws_ok($$insert into rowcron.change (action) values ('dance')$$, '23514', null, 'an unknown action is refused');
+set local role tap_operator;
+select throws_ok($$insert into rowcron.change (action, job) values ('update', 'a')$$, 'RCOWN', null, 'an operator forges none either');
+set local role tap_bob;
+select throws_ok($$insert into rowcron.change (action, job, owner) values ('run', 'a', 'tap_ann')$$, 'RCNOJ', null, 'nor does anyone run somebody else''s job so');
+select is((select count(*) from rowcron.change as c where c.job = 'a'), 0::bigint, 'nobody sees who changed somebody else''s job');
+reset role;
+select is((select count(*) from rowcron.change as c where c.action in ('run', 'retry', 'cancel') and (c.job is null or c.owner is null or c.run_id is null or c.job_id is null)), 0::bigint,
+  'each names job, owner and run');
+
+select * from finish();
+rollback;
