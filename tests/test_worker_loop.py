@@ -103,6 +103,23 @@ def test_sql_jobs_beyond_the_connections_wait_in_the_database(jobs: Jobs, start:
     assert jobs.end(first)["outcome"] == "cancelled"
 
 
+def test_sql_jobs_taken_ahead_are_given_back_when_the_lane_is_busy(
+    jobs: Jobs, start: Start
+) -> None:
+    start("--sql-connections", "1", "--concurrency", "10", "--kind", "sql")
+    short, long = jobs.add("sql", "select 1"), jobs.add("sql", "select pg_sleep(30)")
+    query = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[100]))"
+    jobs.owner.execute(query, (short,))
+    left = "select count(*) from rowcron.run"
+    wait_until(lambda: jobs.db.execute(left).fetchone() == (0,), 30)
+    with jobs.owner.transaction():  # so that both are claimed at once
+        first, second = jobs.start(long), jobs.start(long)
+    jobs.wait_running(first)
+    wait_until(lambda: not jobs.running(second), what="what waits to be given back")
+    assert jobs.running(first)
+    assert jobs.entries(second) == []
+
+
 def test_workers_never_run_one_run_twice(jobs: Jobs, start: Start) -> None:
     start("--processes", "2", "--concurrency", "7", wait=False)
     start("--concurrency", "50")

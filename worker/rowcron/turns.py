@@ -92,7 +92,7 @@ class Turns:
         asked = min([free, *narrow])
         if await self._claim(asked, kinds) < asked:
             if not self.stopping:
-                await self._sleep(full_of_some=kinds is not None)
+                await self._sleep([kind for kind, room in rooms.items() if room == 0])
             return
         wide = [kind for kind, room in rooms.items() if room >= free]
         if narrow and wide and (free := self._free()):
@@ -136,11 +136,8 @@ class Turns:
                 else:
                     pause = min(pause, beat.wake_after)
 
-    async def _sleep(self, *, full_of_some: bool) -> None:
-        """Sleep until there is something to do.
-
-        `full_of_some`: of some kinds no more can be taken.
-        """
+    async def _sleep(self, full: list[str]) -> None:
+        """Sleep until there is something to do; of the kinds `full` no more can be taken now."""
         light, longest = LIGHT
         while not self.stopping:
             beat = await self._beat(asleep=True)
@@ -151,25 +148,34 @@ class Turns:
                 pause, due = beat.wake_after, True
                 if pause <= 0:
                     self._in_vain += 1
-                    if not full_of_some and self._in_vain < 3:
+                    if not full and self._in_vain < 3:
                         return
                     pause = FIRE_PAUSE
-                    if not full_of_some:  # others hold what there is: soon again, then later
+                    if not full:  # others hold what there is: soon again, then later
                         pause = min(0.001 * 2 ** min(self._in_vain, 10), FIRE_PAUSE)
             if not beat.settled and light < pause:
                 pause, due, light = light, False, min(light * 2, longest)
-            events = await self.alarm.wait(
-                ANYTHING if full_of_some else ANYTHING & ~Event.ROOM, pause
-            )
+            events = await self._wait(pause, full)
             if events & Event.NOTIFIED:
                 self._in_vain = 0
             if events & ~Event.FINISHED or (due and not events):
-                if full_of_some and due and not events:
+                if full and due and not events:
                     await self._claim(0)  # fires the kinds that it could not take
                 return
             if events and (due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP):
                 return  # a run has ended, for which others may have waited
             self.alarm.clear(Event.FINISHED)
+
+    async def _wait(self, seconds: float, full: list[str]) -> int:
+        """Wait for an event; more room is one only for a kind that had none."""
+        if not full:
+            return await self.alarm.wait(ANYTHING & ~Event.ROOM, seconds)
+        until = self._loop.time() + seconds
+        while True:
+            events = await self.alarm.wait(ANYTHING, max(until - self._loop.time(), 0))
+            if events != Event.ROOM or any(self.running.executors[kind].room for kind in full):
+                return events
+            self.alarm.clear(Event.ROOM)
 
     def _longest_sleep(self) -> float:
         return min(self.settings.poll, self.settings.lease / 2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from typing import Any
 
 import psycopg
@@ -24,6 +25,10 @@ from rowcron.models import Outcome, Recorded, Run, Session
 QUERY_CANCELED = "57014"
 TRIES = 10  # to get a connection for a run that is claimed already
 CUT_AFTER = 5.0  # seconds between terminating a session and giving up on its connection
+SLOW = 1.0  # seconds; what is assumed before anything is known
+AHEAD = 0.05  # seconds' worth of runs taken beyond the lanes
+MOST_AHEAD = 200
+PATIENCE = 1.0  # seconds that such a run waits before it is given back
 
 
 class Lane:
@@ -33,32 +38,43 @@ class Lane:
         self.connection: psycopg.AsyncConnection[Any] | None = None
         self.session: Session | None = None
         self.run: Run | None = None
-        self.wanted: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self.wanted: asyncio.Future[None] | None = None  # set while it is idle
         self.task: asyncio.Task[None] | None = None
 
 
 class Executor:
-    """Executes SQL jobs on its lanes."""
+    """Executes SQL jobs on its lanes.
+
+    While runs are short, a few more than there are lanes are taken, so that no lane idles during a
+    claim: as many as the lanes end in `AHEAD` seconds. Those that nevertheless wait for longer
+    than `PATIENCE` are given back, because another worker may be idle.
+    """
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.lanes: list[Lane] = []
         self.idle: list[Lane] = []
+        self.waiting: deque[Run] = deque()
+        self.held = 0
+        self.pace = SLOW  # seconds that a run takes, lately
 
     @property
     def room(self) -> int:
-        """As many as there are idle connections."""
-        return len(self.idle)
+        """One for each lane, and some ahead; none while half of those are still waiting."""
+        wanted = len(self.lanes) + min(int(len(self.lanes) * AHEAD / self.pace), MOST_AHEAD)
+        if self.waiting and self.held > wanted // 2:
+            return 0
+        return max(wanted - self.held, 0)
 
     async def open(self) -> None:
         """Make the lanes; each connects when it is first used."""
         settings = self.host.settings
         self.info = conninfo(settings.database_url)
+        self.loop = asyncio.get_running_loop()
         bound = min(settings.sql_connections, settings.concurrency)
         self.lanes = [Lane() for _ in range(bound)]
-        self.idle = list(self.lanes)
         for lane in self.lanes:
-            lane.task = asyncio.create_task(self._work(lane))
+            lane.task = self.loop.create_task(self._work(lane))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -69,24 +85,44 @@ class Executor:
                 await lane.connection.close()
 
     def start(self, run: Run) -> None:
-        """Give the run to an idle lane."""
-        lane = self.idle.pop()
-        lane.run = run
-        run.state = lane
-        lane.wanted.set_result(run)
+        """Give the run to the next lane that is free."""
+        self.held += 1
+        self.waiting.append(run)
+        if self.idle:
+            wanted = self.idle.pop().wanted
+            assert wanted is not None
+            wanted.set_result(None)
+        else:
+            self.loop.call_later(PATIENCE, self._give_back, run)
 
     async def _work(self, lane: Lane) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            run = await lane.wanted
-            lane.wanted = loop.create_future()
+            if not self.waiting:
+                self.idle.append(lane)
+                lane.wanted = self.loop.create_future()
+                await lane.wanted
+                continue
+            run = self.waiting.popleft()
+            lane.run, run.state = run, lane
+            begin = self.loop.time()
             try:
                 outcome = await self._execute(lane, run)
             except Exception as error:
                 outcome = Outcome("failed", "worker", f"{type(error).__name__}: {error}")
-            lane.run = run.state = None
-            self.idle.append(lane)
-            self.host.done(run, outcome)
+            lane.run = None
+            took = max(self.loop.time() - begin, 0.0001)
+            self.pace += (took - self.pace) * (0.1 if took < self.pace else 0.5)
+            self._done(run, outcome)
+
+    def _done(self, run: Run, outcome: Outcome) -> None:
+        self.held -= 1
+        self.host.done(run, outcome)
+
+    def _give_back(self, run: Run) -> None:
+        if run.state is None and run in self.waiting:
+            self.pace = SLOW
+            self.waiting.remove(run)
+            self._done(run, Outcome("released", "released"))
 
     async def _execute(self, lane: Lane, run: Run) -> Outcome:
         if run.connection_name is not None:
@@ -156,10 +192,15 @@ class Executor:
 
     def stop(self, run: Run, grace: float) -> None:
         """Cancel the statement and terminate its session after `grace`, or at once."""
-        lane: Lane = run.state
+        lane: Lane | None = run.state
+        if lane is None:
+            if run in self.waiting:
+                self.waiting.remove(run)
+                self._done(run, stopped(run))
+            return
         if lane.connection is None:
             return  # it sees `run.stopping` before it begins
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         if run.stopping == "cancelled" and grace > 0:
             self.cancelling = loop.create_task(self._cancel(lane, run, lane.connection))
             loop.call_later(grace, self._terminate, lane, run)
@@ -179,8 +220,7 @@ class Executor:
             cut(lane.connection)
             return
         self.host.end_session(lane.session)
-        loop = asyncio.get_running_loop()
-        loop.call_later(CUT_AFTER, self._cut, lane, run, lane.connection)
+        self.loop.call_later(CUT_AFTER, self._cut, lane, run, lane.connection)
 
     def _cut(self, lane: Lane, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
         if lane.run is run and lane.connection is connection:
