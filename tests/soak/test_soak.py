@@ -74,7 +74,8 @@ def keep_crontabs(world: World) -> None:
     found = world.rows(
         "alice",
         "select j.name, n.at from rowcron.job as j,"
-        f" rowcron.next_runs(j.schedule, 60, '{after}', j.timezone) with ordinality as n (at, number) where not j.enabled order by j.name, n.number",
+        f" rowcron.next_runs(j.schedule, 60, '{after}', j.timezone) with ordinality"
+        " as n (at, number) where not j.enabled order by j.name, n.number",
     )
     for job in jobs:
         far = after + timedelta(days=1900)
@@ -186,7 +187,7 @@ def compare_dump(world: World, entries: list[dict[str, str]]) -> None:
     told = world.run(
         str(world.server.bin / "psql"), "-XqAt", "-d", other.url("postgres"), "-c",
         "select (select sum(abalance) from pgbench_accounts)"
-        " = (select sum(delta) from pgbench_history) and (select sum(delta) from summary) is not null",
+        " = (select sum(delta) from pgbench_history) and exists (select from summary)",
     )  # fmt: skip
     assert told.strip() == "t"
 

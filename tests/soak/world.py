@@ -272,7 +272,7 @@ class World:
         return [worker.wait(40) for worker in living]
 
     def kill_in_turn(self, until: float, pause: float) -> int:
-        """Until then kill -9 the oldest worker after each pause, start another; returns how many."""
+        """Until then kill -9 the oldest worker after each pause, start another; how many."""
         killed = 0
         while time.monotonic() + pause < until:
             time.sleep(pause)
