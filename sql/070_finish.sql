@@ -25,8 +25,8 @@ create or replace function rowcron._bounded(value jsonb, bytes integer) returns 
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when octet_length(value::text) <= bytes then value
-    else jsonb_build_object('truncated', true, 'bytes', octet_length(value::text)) end
+  select case when octet_length(value::text) > bytes
+    then jsonb_build_object('truncated', true, 'bytes', octet_length(value::text)) else value end
 $$;
 comment on function rowcron._bounded(jsonb, integer) is 'A result if it is small enough, else its size.';
 
