@@ -5,10 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DATA   ?=
 SAMPLES ?= 1
+SECONDS := 600
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq  # says errors only
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types check clean
+.PHONY: help run test soak lint format types check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -20,6 +21,11 @@ run: $(VENV)/.run ## Start PostgreSQL and a worker [DATA=directory] [PORT=5432] 
 
 test: $(VENV)/.dev ## pgTAP and pytest on every PostgreSQL found here [ARGS='-k name']
 	@$(BIN)/python tests/run.py $(ARGS)
+
+soak: $(VENV)/.dev ## The whole path on real input, ten minutes a server [SECONDS=600]
+	@for bin in "" $(wildcard /usr/lib/postgresql/1[5-7]/bin); do \
+	  ROWCRON_TEST_BIN=$$bin ROWCRON_SOAK_SECONDS=$(SECONDS) \
+	  $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/soak || exit 1; done
 
 lint: $(VENV)/.dev ## Style and likely mistakes: ruff, sqlfluff
 	@$(BIN)/ruff check worker tests
