@@ -175,14 +175,15 @@ declare
   ids bigint[];
   kept bigint[];
   seen bigint[] := '{}';
+  doubtful boolean;
 begin
   -- more than one pass only when runs had to be held back
   for pass in 1..4 loop
-    ids := array(
-      select c.id
+    with ready as materialized (
+      select c.id, c.priority, c.due_at, c.job_id, c.owner, c.queue, c.kind
       from unnest(queues, kinds) as l (queue, kind)
       cross join lateral (
-        select r.id, r.priority, r.due_at
+        select r.id, r.priority, r.due_at, r.job_id, r.owner, r.queue, r.kind
         from rowcron.run as r
         where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
           and (r.handler is null or handlers is null or r.handler = any (handlers))
@@ -193,16 +194,21 @@ begin
       ) as c
       order by c.priority desc, c.due_at, c.id
       limit capacity - cardinality(picked)
-    );
-    if not exists (
-      select from unnest(ids) as i (id)
-      join rowcron.run as r on r.id = i.id
-      left join rowcron.agenda as a on a.job_id = r.job_id
-      left join rowcron.job as j on j.id = r.job_id
-      where a.max_running is not null or not coalesce(a.enabled, false) or j.connection is not null
-        or (j.owner, j.kind, j.queue) is distinct from (r.owner, r.kind, r.queue)
-        or not rowcron._may_own_kind(j.owner, j.kind)
-    ) then
+    ), jobs as (
+      select distinct r.job_id, r.owner, r.queue, r.kind from ready as r
+    )
+    select
+      array(select r.id from ready as r order by r.priority desc, r.due_at, r.id),
+      exists (
+        select from jobs as r
+        left join rowcron.agenda as a on a.job_id = r.job_id
+        left join rowcron.job as j on j.id = r.job_id
+        where a.max_running is not null or not coalesce(a.enabled, false) or j.connection is not null
+          or (j.owner, j.kind, j.queue) is distinct from (r.owner, r.kind, r.queue)
+          or not rowcron._may_own_kind(j.owner, j.kind)
+      )
+    into ids, doubtful;
+    if not doubtful then
       return picked || ids;
     end if;
     kept := rowcron._hold_back(ids, picked);
@@ -233,6 +239,8 @@ declare
   booted timestamptz := pg_postmaster_start_time();
   installation text := rowcron._read_setting('installation') #>> '{}';
   ids bigint[];
+  secret uuid := gen_random_uuid();  -- one token a claim: random ones are dear
+  sealed uuid := md5(secret::text)::uuid;
 begin
   select array_agg(l.queue), array_agg(l.kind) into lane_queues, lane_kinds
   from rowcron.lane as l
@@ -258,17 +266,14 @@ begin
     return;
   end if;
   return query
-  with tokens as materialized (
-    select i.id, gen_random_uuid() as token from unnest(ids) as i (id)
-  ), claimed as (
+  with claimed as (
     update rowcron.run as r
-    set state = 'running', worker_id = _claim.worker_id, seal = md5(t.token::text)::uuid, started_at = at
-    from tokens as t
-    where r.id = t.id
-    returning r.*, t.token
+    set state = 'running', worker_id = _claim.worker_id, seal = sealed, started_at = at
+    where r.id = any (ids)
+    returning r.*
   )
   select
-    c.id, c.token, c.job_id, c.job, c.owner::text, c.queue, c.kind,
+    c.id, secret, c.job_id, c.job, c.owner::text, c.queue, c.kind,
     case when c.kind <> 'sql' or j.connection is not null then j.command end,
     coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, c.started_at, j.timeout, j.connection,
     -- The same for every attempt: the occurrence names the deed; on demand the run does, with its birth,
