@@ -172,6 +172,20 @@ def test_a_second_signal_stops_at_once(start: Start, data: Path) -> None:
     assert "Traceback" not in up.text
 
 
+def test_a_killed_server_is_started_again(start: Start, data: Path) -> None:
+    up = start("--data", str(data), "--no-samples")
+    schedule = "select rowcron.schedule('tick', '* * * * * *', 'select 1')"
+    up.psql(schedule)
+    up.line(r"tick run \d+ succeeded")
+    pid = int((data / "pgdata" / "postmaster.pid").read_text("utf-8").splitlines()[0])
+    os.kill(pid, signal.SIGKILL)
+    up.line(r"^PostgreSQL had been stopped; it runs again$")
+    before = len(up.lines)
+    wait_until(lambda: any("succeeded" in line for line in up.lines[before:]), 60, up.text)
+    assert up.stop() == 0
+    assert not (data / "pgdata" / "postmaster.pid").exists()
+
+
 def test_a_signal_while_it_starts_leaves_no_server(start: Start, data: Path) -> None:
     up = start("--data", str(data))
     wait_until((data / "pgdata" / "postmaster.pid").exists, 60)

@@ -17,6 +17,7 @@ from rowcron.commands._base import (
     session,
 )
 from rowcron.commands._signals import stoppable, undisturbed
+from rowcron.commands._watch import kept_alive
 from rowcron.commands._worker_options import worker_options, worker_settings
 from rowcron.target import Named
 from rowcron.text import safe
@@ -95,14 +96,15 @@ def _on_embedded(
                     server.worker_url,
                     connections={"admin": server.admin_url},
                 )
-            banner(
-                f"PostgreSQL {version.split()[0]}", f"data in {shown}", psql_line(server.owner_url)
-            )
+            connect = psql_line(server.owner_url)
             if server.tcp_url:
-                click.echo(f"Over TCP: {shlex.quote(server.tcp_url)}\n")
+                connect += f"\nor:       psql {shlex.quote(server.tcp_url)}"
+            banner(f"PostgreSQL {version.split()[0]}", f"data in {shown}", connect)
             if added:
-                click.echo("Three sample jobs were added: rowcron job list\n")
-            return serve(settings)
+                here = f" --data {shlex.quote(str(data))}" if data else ""
+                click.echo(f"Three sample jobs were added: rowcron job list{here}\n")
+            with kept_alive(server):
+                return serve(settings)
         finally:
             with undisturbed():
                 server.stop()
