@@ -59,14 +59,14 @@ def test_sql_that_catches_its_timeout_is_terminated(jobs: Jobs, start: Start) ->
     assert jobs.end(jobs.run("sql", "select 1"))["outcome"] == "succeeded"  # the lane is free again
 
 
-def test_sql_is_cancelled_within_a_second(jobs: Jobs, start: Start) -> None:
-    start("--poll", "30")
+def test_sql_is_cancelled_by_notification(jobs: Jobs, start: Start) -> None:
+    start("--poll", "30", "--lease", "60", "--kill-grace", "20")
     run = jobs.run("sql", "select pg_sleep(30)")
     jobs.wait_running(run)
     begin = time.monotonic()
     assert jobs.owner.execute("select rowcron.cancel(%s)", (run,)).fetchone() == ("asked",)
     assert jobs.end(run)["outcome"] == "cancelled"
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 5
 
 
 def test_sql_over_a_named_connection_is_not_atomic(

@@ -25,6 +25,7 @@ from rowcron.models import Outcome, Recorded, Run, Session
 QUERY_CANCELED = "57014"
 TRIES = 10  # to get a connection for a run that is claimed already
 CUT_AFTER = 5.0  # seconds between terminating a session and giving up on its connection
+CANCEL_AGAIN = 0.1  # seconds
 SLOW = 1.0  # seconds; what is assumed before anything is known
 AHEAD = 0.05  # seconds' worth of runs taken beyond the lanes
 MOST_AHEAD = 200
@@ -40,6 +41,7 @@ class Lane:
         self.run: Run | None = None
         self.wanted: asyncio.Future[None] | None = None  # set while it is idle
         self.task: asyncio.Task[None] | None = None
+        self.cancelling: asyncio.Task[None] | None = None
 
 
 class Executor:
@@ -110,6 +112,9 @@ class Executor:
             except Exception as error:
                 outcome = Outcome("failed", "worker", f"{type(error).__name__}: {error}")
             lane.run = None
+            if lane.cancelling is not None:  # it must not strike the next run
+                await asyncio.wait((lane.cancelling,))
+                lane.cancelling = None
             took = max(self.loop.time() - begin, 0.0001)
             self.pace += (took - self.pace) * (0.1 if took < self.pace else 0.5)
             self._done(run, outcome)
@@ -202,16 +207,20 @@ class Executor:
             return  # it sees `run.stopping` before it begins
         loop = self.loop
         if run.stopping == "cancelled" and grace > 0:
-            self.cancelling = loop.create_task(self._cancel(lane, run, lane.connection))
+            lane.cancelling = loop.create_task(self._cancel(lane, run, lane.connection))
             loop.call_later(grace, self._terminate, lane, run)
         else:
             self._terminate(lane, run)
 
-    async def _cancel(self, lane: Lane, run: Run, connection: Any) -> None:
-        try:
-            await connection.cancel_safe(timeout=CUT_AFTER)
-        except psycopg.Error:
-            self._terminate(lane, run)
+    async def _cancel(self, lane: Lane, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
+        # again and again: the first may arrive before the statement does
+        while lane.run is run and lane.connection is connection:
+            try:
+                await connection.cancel_safe(timeout=CUT_AFTER)
+            except psycopg.Error:
+                self._terminate(lane, run)
+                return
+            await asyncio.sleep(CANCEL_AGAIN)
 
     def _terminate(self, lane: Lane, run: Run) -> None:
         if lane.run is not run or lane.connection is None:
