@@ -1,0 +1,138 @@
+-- What a person asks: the views, and why a job is not running.
+
+begin;
+select plan(36);
+set local timezone to 'UTC';
+set local client_min_messages to error;
+
+create role tap_ann;
+create role tap_bob;
+create role tap_operator;
+grant rowcron_user, rowcron_python to tap_ann;
+grant rowcron_user to tap_bob;
+grant rowcron_operator to tap_operator;
+delete from rowcron.worker;
+
+set local role tap_ann;
+insert into rowcron.job (name, schedule, command, priority, queue) values
+  ('a', '@at 2040-01-01 00:00', 'select 1', 0, 'q'), ('b', '@at 2040-01-01 00:00', 'select 1', 5, 'q'), ('c', '@at 2039-01-01 00:00', 'select 1', 0, 'q'), ('d', null, 'select 1', 0, 'q');
+insert into rowcron.job (name, schedule, command, timezone, enabled) values ('cron', '0 3 * * mon-fri', 'select 1', 'Europe/Berlin', true), ('paused', '0 3 * * *', 'select 1', 'UTC', false);
+
+-- jobs
+select results_eq($$select name, english, next_run_at from rowcron.jobs where name in ('cron', 'd', 'paused') order by name$$,
+  $$values ('cron', rowcron.explain('0 3 * * mon-fri', 'Europe/Berlin'), rowcron.next_run('0 3 * * mon-fri', timezone => 'Europe/Berlin')), ('d', 'on demand', null), ('paused', rowcron.explain('0 3 * * *', 'UTC'), null)$$,
+  'jobs tells a schedule in English, and what is next');
+reset role;
+insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final, started_at, finished_at, outcome, scheduled_for, occurrences, first_scheduled_for)
+select j.id, j.name, j.owner, j.queue, j.kind, v.run_id, v.attempt, v.final, clock_timestamp() - v.ago - interval '2 s', clock_timestamp() - v.ago, v.outcome, clock_timestamp() - v.ago,
+  v.occurrences, clock_timestamp() - v.ago - case when v.occurrences > 1 then interval '1 hour' else '0' end
+from rowcron.job as j, (values
+  (-1::bigint, 1, false, interval '9 min', 'failed', 1), (-1, 2, true, '8 min', 'succeeded', 1), (-2, 1, true, '7 min', 'succeeded', 1), (null, null, true, '6 min', 'missed', 20), (null, null, true, '5 min', 'skipped', 1))
+  as v (run_id, attempt, final, ago, outcome, occurrences)
+where j.name = 'd';
+set local role tap_ann;
+select results_eq($$select last_outcome, last_finished_at < clock_timestamp() - interval '6 min' from rowcron.jobs where name = 'd'$$, $$values ('succeeded', true)$$, 'the last outcome is that of the last run, not of a non-run');
+select results_eq($$select runs, succeeded, failed, skipped, missed::bigint, last_outcome, median_duration, verdict from rowcron.job_health where name = 'd'$$,
+  $$values (2::bigint, 2::bigint, 0::bigint, 1::bigint, 20::bigint, 'succeeded', interval '2 s', 'well')$$, 'job_health sums up the last entries');
+select results_eq($$select name, verdict from rowcron.job_health where name in ('a', 'paused') order by name$$, $$values ('a', 'new'), ('paused', 'paused')$$, 'a job without entries is new, a paused one paused');
+select results_eq($$select run_id, attempt, outcome, occurrences from rowcron.history where job = 'd'$$,
+  $$values (null::bigint, null::integer, 'skipped', 1::bigint), (null, null, 'missed', 20), (-2, 1, 'succeeded', 1), (-1, 2, 'succeeded', 1)$$, 'history has one row a run and non-run, newest first');
+reset role;
+insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, -3, 1, true, clock_timestamp(), 'lost' from rowcron.job as j where j.name = 'd';
+insert into rowcron.ledger (job_id, job, owner, queue, kind, final, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, true, clock_timestamp(), 'skipped' from rowcron.job as j, generate_series(1, 10) where j.name = 'c';
+set local role tap_ann;
+select results_eq($$select name, verdict from rowcron.job_health where name in ('c', 'd') order by name$$, $$values ('c', 'stuck behind one run'), ('d', 'failing')$$, 'what fails is failing, what is only skipped is stuck');
+
+-- upcoming, active
+select rowcron.enqueue('d', due_at => '2039-06-01');
+select results_eq($$select job, due_at, source from rowcron.upcoming where queue = 'q'$$,
+  $$values ('c', timestamptz '2039-01-01', 'schedule'), ('d', '2039-06-01', 'run'), ('b', '2040-01-01', 'schedule'), ('a', '2040-01-01', 'schedule')$$, 'upcoming is in the order due_at, priority, id');
+select results_eq($$select job, state, waits_for, attempt from rowcron.active$$, $$values ('d', 'waiting', 'time', 1)$$, 'active shows what waits, is ready, or runs');
+select is((select count(*) from rowcron.upcoming as u where u.job = 'paused'), 0::bigint, 'what is paused is not to come');
+
+-- workers, queues
+reset role;
+insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at, asleep, lost_at, stopping) values
+  ('00000000-0000-4000-8000-000000000001', '{sql}', 1, '10 s', '5 s', now(), clock_timestamp() + interval '1 hour', false, null, false),
+  ('00000000-0000-4000-8000-000000000002', '{sql}', 2, '10 s', '5 s', now(), clock_timestamp() + interval '1 hour', true, null, false),
+  ('00000000-0000-4000-8000-000000000003', '{sql}', 3, '10 s', '5 s', now(), clock_timestamp(), true, null, false),
+  ('00000000-0000-4000-8000-000000000004', '{sql}', 4, '10 s', '5 s', now(), clock_timestamp(), false, now(), true);
+update rowcron.run set state = 'running', waits_for = null, worker_id = '00000000-0000-4000-8000-000000000001', seal = gen_random_uuid(), started_at = now() where job = 'd';
+set local role tap_ann;
+select rowcron.enqueue('d', due_at => clock_timestamp() - interval '1 minute');
+select results_eq($$select state, running from rowcron.workers order by id$$, $$values ('awake', 1::bigint), ('asleep', 0), ('lost', 0), ('stopped', 0)$$, 'workers tells how each is');
+set local role tap_bob;
+select is((select w.running from rowcron.workers as w where w.state = 'awake'), 0::bigint, 'and counts what one may see');
+set local role tap_ann;
+select results_eq($$select workers, ready_up_to_1000, oldest_ready_age between interval '60 s' and '70 s', next_run_at, held, ledger_overflows from rowcron.queue_health where queue = 'q'$$,
+  $$values (2::bigint, 1::bigint, true, timestamptz '2039-01-01', null, false)$$, 'queue_health tells how each lane is');
+reset role;
+delete from rowcron.run;
+
+-- why_not_running: each gate shut in turn, and open otherwise
+create function public.tap_why(job text) returns text language sql as $$
+  select coalesce(string_agg(w.gate, ', '), 'none') from rowcron.why_not_running(tap_why.job) as w where w.holds
+$$;
+create function public.tap_detail(job text, gate text) returns text language sql as $$
+  select w.detail || ' | ' || coalesce(w.hint, 'no hint') from rowcron.why_not_running(tap_detail.job) as w where w.gate = tap_detail.gate
+$$;
+set local role tap_ann;
+select is((select array_agg(w.gate) from rowcron.why_not_running('a') as w), '{held,paused,window,due,retry,overlap,limit,kind,worker}', 'every gate is told, in order');
+select is((select count(*) from rowcron.why_not_running('a') as w where coalesce(w.detail, '') = '' or (w.holds and coalesce(w.hint, '') = '') or (not w.holds and w.hint is not null)), 0::bigint, 'each says what holds, and if it is shut what to do');
+select is(public.tap_why('a'), 'due', 'a job that is not due is not due');
+select is(public.tap_detail('a', 'due'), 'it is next due at 2040-01-01 00:00:00 UTC | select rowcron.run_now(''a'');', 'and says when it will be');
+select is(public.tap_detail('d', 'due'), 'it has no schedule and runs on demand | select rowcron.run_now(''d'');', 'or that it runs on demand');
+select rowcron.enqueue('d');
+select is(public.tap_why('d'), 'none', 'a ready run that is served is held up by nothing');
+select rowcron.pause('d');
+select is(public.tap_why('d'), 'paused', 'a paused job is paused');
+select is(public.tap_detail('d', 'paused'), 'the job is paused | select rowcron.resume(''d'');', 'and says how to resume it');
+select rowcron.resume('d');
+update rowcron.job set starts_at = '2039-01-01' where name = 'a';
+select is(public.tap_why('a'), 'window, due', 'a window that is not open yet');
+select is(public.tap_detail('a', 'window'), 'it starts at 2039-01-01 00:00:00 UTC | Change starts_at, ends_at or max_runs.', 'says when it opens');
+update rowcron.job set starts_at = null, ends_at = '2020-01-01', schedule = '@daily' where name = 'a';
+select is(public.tap_why('a'), 'window, due', 'a window that is over');
+update rowcron.job set ends_at = null, max_runs = 1 where name = 'a';
+reset role;
+update rowcron.agenda as a set runs_fired = 1 from rowcron.job as j where j.id = a.job_id and j.name = 'a';
+set local role tap_ann;
+select is(public.tap_detail('a', 'window'), 'all 1 runs of max_runs were made | Change starts_at, ends_at or max_runs.', 'runs that are used up');
+reset role;
+update rowcron.run set state = 'waiting', waits_for = 'time', attempt = 2, due_at = '2040-01-01' where job = 'd';
+set local role tap_ann;
+select is(public.tap_why('d'), 'retry', 'an attempt that backs off');
+reset role;
+update rowcron.run set waits_for = 'overlap', scheduled_for = '2030-01-01' where job = 'd';
+set local role tap_ann;
+select is(public.tap_why('d'), 'overlap', 'a run in line');
+reset role;
+update rowcron.run set state = 'running', waits_for = null, worker_id = gen_random_uuid(), seal = gen_random_uuid(), started_at = now() where job = 'd';
+set local role tap_ann;
+update rowcron.job set max_running = 1, on_overlap = 'allow' where name = 'd';
+select is(public.tap_why('d'), 'limit', 'a limit that is reached');
+select is(public.tap_detail('d', 'limit'), '1 running, max_running is 1 | Raise max_running.', 'says so');
+insert into rowcron.job (name, command, kind, queue) values ('py', 'send_mail', 'python', 'q');
+select rowcron.enqueue('py');
+select is(public.tap_why('py'), 'worker', 'a kind that no worker has');
+select is(public.tap_detail('py', 'worker'), 'no live worker serves queue "q" and kind "python" | rowcron worker --queue q --kind python', 'says which worker to start');
+reset role;
+update rowcron.worker set kinds = '{sql,python}', handlers = '{send_fax}';
+set local role tap_ann;
+select is(public.tap_detail('py', 'worker'), 'no live worker has the handler "send_mail" | rowcron worker --queue q --kind python', 'or that the handler is missing');
+reset role;
+revoke rowcron_python from tap_ann;
+set local role tap_ann;
+select is(public.tap_why('py'), 'kind, worker', 'a kind that was revoked');
+select is(public.tap_detail('py', 'kind'), 'kind python | As an administrator: grant rowcron_python to tap_ann;', 'says how to grant it');
+set local role tap_operator;
+select rowcron.hold('upgrade');
+set local role tap_ann;
+select is(public.tap_detail('d', 'held'), 'everything is held by tap_operator: upgrade | select rowcron.release();', 'a hold says by whom and why');
+select is((select q.held from rowcron.queue_health as q where q.queue = 'q' and q.kind = 'sql'), 'upgrade', 'queue_health too');
+set local role tap_bob;
+select throws_ok($$select * from rowcron.why_not_running('d', 'tap_ann')$$, 'RCNOJ', null, 'nobody asks about somebody else''s job');
+reset role;
+
+select * from finish();
+rollback;
