@@ -1,0 +1,34 @@
+-- Roles, schemas, settings.
+
+begin;
+select plan(14);
+set local client_min_messages to error;
+
+select is(
+  (select array_agg(r.rolname::text order by r.rolname) from pg_roles as r where r.rolname ~ '^rowcron_'),
+  '{rowcron_gate,rowcron_http,rowcron_operator,rowcron_owner,rowcron_python,rowcron_shell,rowcron_user,rowcron_viewer,rowcron_worker}', 'the roles stand');
+select is((select array_agg(n.nspname || ' ' || n.nspowner::regrole order by n.nspname) from pg_namespace as n where n.nspname ~ '^rowcron'),
+  '{"rowcron rowcron_owner","rowcron_executor rowcron_owner"}', 'two schemas, which rowcron_owner owns');
+select is((select array_agg(s.name order by s.name) from rowcron.setting as s),
+  '{executor,hold,installation,kinds,maintained_at,notify,oldest_worker,retention,schema_version}', 'the settings are known');
+select is((select array_agg(s.name) from rowcron.setting as s where s.description !~ '\.$'), null, 'each says what it decides');
+select is(rowcron._read_setting('retention'), '"30 days"', 'a setting is read by name');
+select is(rowcron._read_setting('no such'), null, 'one that is not there is null');
+select matches(rowcron.version(), '^\d+\.\d+\.\d+$', 'the version has three numbers');
+select is(rowcron.version(), rowcron._read_setting('schema_version') #>> '{}', 'it is the setting schema_version');
+select lives_ok($$select (rowcron._read_setting('installation') #>> '{}')::uuid$$, 'an installation has an identity');
+select is(rowcron._me()::text, quote_ident(current_user), '_me is who asks');
+create role "tap Odd";
+grant rowcron_user to "tap Odd";
+set local role "tap Odd";
+select is(rowcron._me()::text, '"tap Odd"', 'whatever its name');
+select throws_ok($$update rowcron.setting set value = 'null'$$, '42501', null, 'a user changes no setting');
+select results_eq($$select rowcron.version()$$, $$select value #>> '{}' from rowcron.setting where name = 'schema_version'$$, 'but reads them');
+reset role;
+set local role rowcron_owner;
+create function rowcron.tap_new() returns integer language sql as 'select 1';
+reset role;
+select is(has_function_privilege('tap Odd', 'rowcron.tap_new()', 'execute'), false, 'a new function is executable by nobody else');
+
+select * from finish();
+rollback;
