@@ -67,6 +67,17 @@ begin
         detail = 'A job belongs to the role that inserted it.',
         hint = 'Delete it, and insert it as the other role.';
     end if;
+    -- whoever could change another's command could act as its owner
+    if old.owner <> rowcron._me()
+      and to_jsonb(new) - 'enabled' <> to_jsonb(old) - 'enabled'
+      and not pg_has_role(current_user, 'rowcron_owner', 'usage')
+    then
+      raise exception using
+        errcode = 'RCOWN',
+        message = format('"%s" may only pause and resume job "%s"', current_user, old.name),
+        detail = format('It belongs to "%s".', old.owner),
+        hint = format('set role %s;', old.owner);
+    end if;
     new.created_at := old.created_at;
   end if;
   new.updated_at := clock_timestamp();

@@ -22,9 +22,10 @@ drop policy if exists own on rowcron.job;
 create policy own on rowcron.job to rowcron_user
 using (owner = (select rowcron._me())) with check (owner = (select rowcron._me()));
 drop policy if exists operate on rowcron.job;
-create policy operate on rowcron.job to rowcron_operator using (true) with check (true);
+-- An operator who is an author too holds UPDATE on every column; _check_job lets it change enabled alone.
+create policy operate on rowcron.job for update to rowcron_operator using (true) with check (true);
 drop policy if exists view on rowcron.job;
-create policy view on rowcron.job for select to rowcron_viewer using (true);
+create policy view on rowcron.job for select to rowcron_operator, rowcron_viewer using (true);
 
 drop policy if exists own on rowcron.agenda;
 create policy own on rowcron.agenda for select to rowcron_user using (owner = (select rowcron._me()));

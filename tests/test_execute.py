@@ -516,3 +516,28 @@ def test_a_worker_has_no_right_of_its_own(hands: Hands, alice: psycopg.Connectio
     ]:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             hands.control.execute(call)
+
+
+def test_an_operator_who_is_an_author_cannot_change_what_others_run(
+    db: psycopg.Connection, alice: psycopg.Connection, connect: Connect
+) -> None:
+    alice.execute("insert into rowcron.job (name, command) values ('job', 'select 1')")
+    db.execute("create role both_hats login")
+    db.execute("grant rowcron_user, rowcron_operator to both_hats")
+    try:
+        operator = connect("both_hats")
+        for change in ["command = 'select 2'", "args = '{}'", "queue = 'x'", "schedule = '@daily'"]:
+            with pytest.raises(psycopg.Error) as refused:
+                operator.execute(f"update rowcron.job set {change}")
+            assert refused.value.sqlstate == "RCOWN"
+        operator.execute("delete from rowcron.job")
+        operator.execute("select rowcron.pause('job', 'alice')")
+        assert alice.execute("select command, enabled from rowcron.job").fetchall() == [
+            ("select 1", False)
+        ]
+        operator.execute("select rowcron.resume('job', 'alice')")
+        assert only(operator, "select rowcron.run_now('job', owner => 'alice')") > 0
+    finally:
+        operator.close()
+        db.execute("drop owned by both_hats")
+        db.execute("drop role both_hats")
