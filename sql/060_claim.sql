@@ -239,8 +239,9 @@ declare
   booted timestamptz := pg_postmaster_start_time();
   installation text := rowcron._read_setting('installation') #>> '{}';
   ids bigint[];
-  secret uuid := gen_random_uuid();  -- one token a claim: random ones are dear
-  sealed uuid := md5(secret::text)::uuid;
+  -- Random numbers are dear, so each run's token is a hash of one and of the run. Not the same for all: a SQL job
+  -- reads its own in current_query(), and must not end the run of another owner with it.
+  secret text := gen_random_uuid();
 begin
   select array_agg(l.queue), array_agg(l.kind) into lane_queues, lane_kinds
   from rowcron.lane as l
@@ -268,12 +269,14 @@ begin
   return query
   with claimed as (
     update rowcron.run as r
-    set state = 'running', worker_id = _claim.worker_id, seal = sealed, started_at = at
+    set
+      state = 'running', worker_id = _claim.worker_id, started_at = at,
+      seal = md5(md5(secret || r.id)::uuid::text)::uuid
     where r.id = any (ids)
     returning r.*
   )
   select
-    c.id, secret, c.job_id, c.job, c.owner::text, c.queue, c.kind,
+    c.id, md5(secret || c.id)::uuid, c.job_id, c.job, c.owner::text, c.queue, c.kind,
     case when c.kind <> 'sql' or j.connection is not null then j.command end,
     coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, c.started_at, j.timeout, j.connection,
     -- The same for every attempt: the occurrence names the deed; on demand the run does, with its birth,

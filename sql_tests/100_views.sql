@@ -32,7 +32,7 @@ from rowcron.job as j, (values
 where j.name = 'd';
 set local role tap_ann;
 select results_eq($$select last_outcome, last_finished_at < clock_timestamp() - interval '6 min' from rowcron.jobs where name = 'd'$$, $$values ('succeeded', true)$$, 'the last outcome is that of the last run, not of a non-run');
-select results_eq($$select runs, succeeded, failed, skipped, missed::bigint, last_outcome, median_duration, verdict from rowcron.job_health where name = 'd'$$,
+select results_eq($$select runs, succeeded, failed, skipped, missed::bigint, last_outcome, date_trunc('second', median_duration), verdict from rowcron.job_health where name = 'd'$$,
   $$values (2::bigint, 2::bigint, 0::bigint, 1::bigint, 20::bigint, 'succeeded', interval '2 s', 'well')$$, 'job_health sums up the last entries');
 select results_eq($$select name, verdict from rowcron.job_health where name in ('a', 'paused') order by name$$, $$values ('a', 'new'), ('paused', 'paused')$$, 'a job without entries is new, a paused one paused');
 select results_eq($$select run_id, attempt, outcome, occurrences from rowcron.history where job = 'd'$$,
