@@ -120,38 +120,35 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- seconds, not intervals: adding an interval that has come to hold days asks the session's zone
   found_at timestamptz[] := '{}';
-  low timestamptz := date_trunc('second', after, 'UTC');
-  high timestamptz;
-  middle timestamptz;
-  width interval;
-  low_offset interval := (low at time zone timezone) - (low at time zone 'UTC');
-  high_offset interval;
+  low bigint := floor(date_part('epoch', after));
+  last constant bigint := floor(date_part('epoch', upto));
+  high bigint;
+  middle bigint;
+  low_offset float8;
+  high_offset float8;
 begin
   if timezone = 'UTC' then
     return found_at;
   end if;
-  while low < upto loop
-    high := least(low + interval '144:00:00', upto);
-    high_offset := (high at time zone timezone) - (high at time zone 'UTC');
+  low_offset := date_part('epoch', to_timestamp(low) at time zone timezone) - low;
+  while low < last loop
+    high := least(low + 518400, last);
+    high_offset := date_part('epoch', to_timestamp(high) at time zone timezone) - high;
     if high_offset <> low_offset then
-      -- the offset has changed at the first whole second t with low < t <= high
-      width := interval '1 second' * ceil(date_part('epoch', high - low));
-      while width > interval '1 second' loop
-        middle := low + date_trunc('second', width / 2);
-        if (middle at time zone timezone) - (middle at time zone 'UTC') = low_offset then
-          width := width - (middle - low);
+      while high - low > 1 loop
+        middle := (low + high) / 2;
+        if date_part('epoch', to_timestamp(middle) at time zone timezone) - middle = low_offset then
           low := middle;
         else
-          width := middle - low;
+          high := middle;
         end if;
       end loop;
-      low := low + interval '1 second';
+      found_at := found_at || to_timestamp(high);
       low_offset := high_offset;
-      found_at := found_at || low;
-    else
-      low := high;
     end if;
+    low := high;
   end loop;
   return found_at;
 end;
@@ -180,8 +177,8 @@ begin
       from unnest(rowcron._transitions(timezone, late - interval '25:00:00', late)) as found_at
     ) end;
   end if;
-  early := late - ((before at time zone timezone) - (before at time zone 'UTC')
-    - ((late at time zone timezone) - (late at time zone 'UTC')));
+  early := (local - ((before at time zone timezone) - (before at time zone 'UTC')))
+    at time zone 'UTC';
   if early < late and early at time zone timezone = local then
     return case when fold_twice then array[early, late] else array[early] end;
   end if;
