@@ -143,6 +143,8 @@ class Executor:
             await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
         else:
             return Outcome("released", "connection", f"no connection to execute it: {trouble}")
+        if run.stopping is not None:  # said while the connection was being opened
+            return stopped(run)
         try:
             recorded, text = await database.execute(connection, run)
         except ClaimLost as error:
@@ -173,6 +175,7 @@ class Executor:
 
     async def _open(self, lane: Lane) -> psycopg.AsyncConnection[Any]:
         if lane.connection is None or lane.connection.closed:
+            lane.session = None
             lane.connection = connection = await connect(self.info)
             connection.add_notice_handler(lambda notice: self._notice(lane, notice))
             try:
