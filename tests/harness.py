@@ -102,8 +102,12 @@ class TestServer:
         return done
 
     def dump_schema(self, database: str) -> str:
-        """`pg_dump --schema-only` with owners and grants; not schema public, which has pgTAP."""
+        """`pg_dump --schema-only` with owners and grants; not schema public, which has pgTAP.
+
+        The ledger's partitions are left out: they are made by the day, and a day may end meanwhile.
+        """
         command = [str(self.bin / "pg_dump"), "--schema-only", "--exclude-schema=public"]
+        command += ["--exclude-table=rowcron.ledger_*", "--exclude-table=rowcron.change_*"]
         command += ["-d", self.url("postgres", database)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -109,6 +109,7 @@ def run_pytest(bin: Path | None, scratch: Path, arguments: list[str], *, first: 
     command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider"]
     command += [f"--junitxml={report}", "--durations=10", *arguments]
     environment = os.environ | {"ROWCRON_TEST_BIN": str(bin or "")}
+    environment["ROWCRON_TEST_CLEAN"] = str(scratch)
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
     )

@@ -157,4 +157,8 @@ def test_the_worker_runs_a_job_of_app_and_stops_when_told(composed: Database) ->
         assert worker.returncode == 0, said
         outcomes = {row[0] for row in conn.execute("select outcome from rowcron.history")}
         assert "succeeded" in outcomes
-        assert outcomes <= {"succeeded", "skipped"}  # skipped: a slow machine, a second too short
+        assert outcomes <= {
+            "succeeded",
+            "skipped",
+            "missed",
+        }  # before the worker, or a slow machine

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from harness import ROOT
+from rowcron.embedded_os import locked
 
 
 def run(*command: str | Path) -> None:
@@ -19,14 +20,24 @@ def run(*command: str | Path) -> None:
 
 
 def install_wheel(directory: Path) -> Path:
-    """Build the wheel, make the environment in `directory`; returns its directory of programs."""
+    """Build the wheel, make the environment; returns its directory of programs.
+
+    Made in `directory`, or once for all in the one that run.py names.
+    """
+    directory = Path(os.environ.get("ROWCRON_TEST_CLEAN", directory))
+    with locked(directory / "lock"):
+        if not (directory / "clean" / "bin" / "rowcron").exists():
+            _install_wheel(directory)
+    return directory / "clean" / "bin"
+
+
+def _install_wheel(directory: Path) -> None:
     run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", directory, ROOT)
     home = directory / "clean"
     run(sys.executable, "-m", "venv", "--without-pip", home)
     wheel = next(directory.glob("*.whl"))
     pip = (sys.executable, "-m", "pip", "--python", home / "bin" / "python")
     run(*pip, "install", "--quiet", "--disable-pip-version-check", "--no-compile", wheel)
-    return home / "bin"
 
 
 def clean_environment(**more: str) -> dict[str, str]:
