@@ -132,18 +132,10 @@ class Executor:
     async def _execute(self, lane: Lane, run: Run) -> Outcome:
         if run.connection_name is not None:
             return await nonatomic.execute(self.host, lane, run)
-        for attempt in range(TRIES):
-            if run.stopping is not None:
-                return stopped(run)
-            try:
-                connection = await self._open(lane)
-                break
-            except RowcronError as error:
-                trouble = error.message
-            await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
-        else:
-            return Outcome("released", "connection", f"no connection to execute it: {trouble}")
-        if run.stopping is not None:  # said while the connection was being opened
+        connection = await self._connected(lane, run)
+        if isinstance(connection, Outcome):
+            return connection
+        if run.stopping is not None:
             return stopped(run)
         try:
             recorded, text = await database.execute(connection, run)
@@ -153,6 +145,18 @@ class Executor:
             return self._broken(lane, run, error)
         reason = None if recorded.outcome == "succeeded" else run.stopping
         return Outcome(recorded.outcome, reason, text, recorded=recorded)
+
+    async def _connected(self, lane: Lane, run: Run) -> psycopg.AsyncConnection[Any] | Outcome:
+        """Return the lane's connection, or what becomes of a run for which there is none."""
+        for attempt in range(TRIES):
+            if run.stopping is not None:
+                return stopped(run)
+            try:
+                return await self._open(lane)
+            except RowcronError as error:
+                trouble = error.message
+            await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
+        return Outcome("released", "connection", f"no connection to execute it: {trouble}")
 
     def _broken(self, lane: Lane, run: Run, error: RowcronError) -> Outcome:
         assert lane.connection is not None
