@@ -60,7 +60,7 @@ select
   r.job_id,
   r.id,
   r.scheduled_for,
-  'run'
+  'run' as source
 from rowcron.run as r
 where r.state in ('waiting', 'ready')
 order by 1, 6 desc, 7, 8;
