@@ -132,46 +132,49 @@ begin
     return 0;
   end if;
   with plans as materialized (
-    select j as job, a.job_id, j.max_runs, rowcron._plan_due(j, a, at) as plan
+    select j as job, a.job_id, rowcron._plan_due(j, a, at) as plan
     from rowcron.agenda as a
     join rowcron.job as j on j.id = a.job_id
     where a.job_id = any (due)
-  ), live as materialized (
-    -- earlier scheduled runs of these jobs: the first, and whether one stands in line already
-    select p.job_id, min(r.id) as run_id, bool_or(r.waits_for is not distinct from 'overlap') as in_line
+  ), judged as materialized (
+    select
+      p.job, p.job_id, p.plan, l.run_id as live_run_id,
+      -- several at once only with on_missed = all: they run one after the other, behind what is live
+      l.run_id is not null and cardinality((p.plan).runs) = 1
+        and ((p.job).on_overlap = 'skip' or (p.job).on_overlap = 'wait' and l.in_line) as passed_over
     from plans as p
-    join rowcron.run as r on r.job_id = p.job_id and r.scheduled_for is not null
-    group by p.job_id
+    cross join lateral (
+      -- earlier scheduled runs of the job: the first, and whether one stands in line already
+      select min(r.id) as run_id, bool_or(r.waits_for is not distinct from 'overlap') as in_line
+      from rowcron.run as r
+      where r.job_id = p.job_id and r.scheduled_for is not null
+    ) as l
   ), wanted as materialized (
     select
-      p.job, p.job_id, o.scheduled_for, l.run_id as live_run_id,
-      rowcron._jittered(p.job, o.scheduled_for, coalesce((p.plan).runs[o.nth + 1], (p.plan).following)) as due_at,
+      d.job, o.scheduled_for, d.live_run_id,
+      case when (d.job).jitter is null then o.scheduled_for else rowcron._jittered(
+        d.job, o.scheduled_for, coalesce((d.plan).runs[o.nth + 1], (d.plan).following)) end as due_at,
       case
-        when (p.job).on_overlap = 'allow' or (l.run_id is null and o.nth = 1) then 'run'
-        -- several at once only with on_missed = all: they run one after the other
-        when cardinality((p.plan).runs) > 1 then 'line'
-        when (p.job).on_overlap = 'wait' and not l.in_line then 'line'
-        else 'skip'
+        when d.passed_over then 'skip'
+        when (d.job).on_overlap = 'allow' or (d.live_run_id is null and o.nth = 1) then 'run'
+        else 'line'
       end as verdict
-    from plans as p
-    cross join lateral unnest((p.plan).runs) with ordinality as o (scheduled_for, nth)
-    left join live as l on l.job_id = p.job_id
+    from judged as d
+    cross join lateral unnest((d.plan).runs) with ordinality as o (scheduled_for, nth)
   ), moved as (
     update rowcron.agenda as a
     set
-      next_run_at = case when a.runs_fired + m.made >= m.max_runs then null else m.following end,
-      high_water = greatest(a.high_water, m.high_water),
-      last_run_at = coalesce(m.last_made, a.last_run_at),
-      runs_fired = a.runs_fired + m.made
+      next_run_at = case when a.runs_fired + d.made >= d.max_runs then null else (d.plan).following end,
+      high_water = greatest(a.high_water, (d.plan).high_water),
+      last_run_at = case when d.made > 0 then (d.plan).runs[d.made] else a.last_run_at end,
+      runs_fired = a.runs_fired + d.made
     from (
       select
-        p.job_id, p.max_runs, (p.plan).following, (p.plan).high_water,
-        count(w.scheduled_for) as made, max(w.scheduled_for) as last_made
-      from plans as p
-      left join wanted as w on w.job_id = p.job_id and w.verdict <> 'skip'
-      group by p.job_id, p.max_runs, p.plan
-    ) as m
-    where a.job_id = m.job_id
+        d.job_id, d.plan, (d.job).max_runs,
+        case when d.passed_over then 0 else coalesce(cardinality((d.plan).runs), 0) end as made
+      from judged as d
+    ) as d
+    where a.job_id = d.job_id
   ), runs as (
     insert into rowcron.run (
       job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
