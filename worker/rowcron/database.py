@@ -60,8 +60,8 @@ _TERMINATE = (
     " where a.pid = %s and a.backend_start = %s::timestamptz"
 )
 # Lets the server notice that we are gone. Else the job of a worker that was killed goes on to its
-# end, and its run is nobody's until then. With each execution, because that resets all; systems that
-# are not named here refuse it.
+# end, and its run is nobody's until then. With each execution, because that resets all; systems
+# that are not named here refuse it.
 _WATCH = (
     "select set_config('client_connection_check_interval', '2s', false)"
     " where version() ~* 'linux|darwin|bsd'"
