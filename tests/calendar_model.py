@@ -64,6 +64,15 @@ class Schedule:
         )
         return by_day or by_weekday if self.either else by_day and by_weekday
 
+    def names(self, local: datetime) -> bool:
+        """Whether the schedule names that local time."""
+        return (
+            self.matches(local.date())
+            and local.hour in self.hours
+            and local.minute in self.minutes
+            and local.second in self.seconds
+        )
+
 
 def working_day(day: date, last: int, wanted: int) -> int | None:
     """The day of the month that `15W` (or `LW`, as 0) means; None if the month has no such day."""
@@ -142,7 +151,7 @@ def next_run(
     gap: str | None = None,
     fold: str | None = None,
 ) -> datetime | None:
-    """The first instant (UTC) of a schedule strictly after one; None if there is none in 45 years."""
+    """The first instant (UTC) of a schedule strictly after one; None if none in 45 years."""
     gap = gap or ("skip" if schedule.elapsed else "run")
     fold = fold or ("twice" if schedule.elapsed else "once")
     start = after.astimezone(zone).replace(tzinfo=None)
@@ -154,7 +163,9 @@ def next_run(
             width, offset = spread(seen, zone)
         if best and local > best.astimezone(zone).replace(tzinfo=None) + width:
             break
-        found = instants(local, zone, gap, fold) if width else [(local - offset).replace(tzinfo=UTC)]
+        found = (
+            instants(local, zone, gap, fold) if width else [(local - offset).replace(tzinfo=UTC)]
+        )
         for instant in found:
             if instant > after and (best is None or instant < best):
                 best = instant
@@ -236,7 +247,9 @@ def random_item(rng: Random, schedule: Schedule, name: str) -> tuple[str, set[in
             schedule.croniter = False  # croniter: jan-jan is the year; another phase after the wrap
     ordered = range(first, (last if first <= last else last + high - low + 1) + 1)
     values = set(ordered if shape == "range" else ordered[::step])
-    text = f"{spelling(rng, schedule, name, first, True)}-{spelling(rng, schedule, name, last, True)}"
+    text = (
+        f"{spelling(rng, schedule, name, first, True)}-{spelling(rng, schedule, name, last, True)}"
+    )
     return (
         text if shape == "range" else f"{text}/{step}",
         {low + (n - low) % (high - low + 1) for n in values},
@@ -260,8 +273,9 @@ def random_special(rng: Random, schedule: Schedule, name: str, count: int) -> st
             schedule.near.add(0)
             return rng.choice(["LW", "lw"])
         schedule.cronsim = False
-        schedule.croniter &= count == 1
         n = rng.randint(1, 31)
+        # croniter has no list of these, and takes the last day where a month lacks the day
+        schedule.croniter &= count == 1 and n <= 28
         schedule.near.add(n)
         return f"{n}W"
     week = rng.randint(1, 6)
@@ -276,9 +290,7 @@ def random_special(rng: Random, schedule: Schedule, name: str, count: int) -> st
     return f"L{weekday}"
 
 
-def spelling(
-    rng: Random, schedule: Schedule, name: str, value: int, plain: bool = False
-) -> str:
+def spelling(rng: Random, schedule: Schedule, name: str, value: int, plain: bool = False) -> str:
     """A value as a number or a name, in any case."""
     names = {"month": MONTHS, "weekday": WEEKDAYS}.get(name)
     if names and rng.random() < 0.4:
