@@ -302,6 +302,7 @@ def test_two_first_starts_at_once_end_well(data: Path) -> None:
 def test_any_path_will_do(made: Path, data: Path, name: str) -> None:
     data.mkdir(mode=0o711)
     with EmbeddedServer(copy_data(made, data / name)) as server:
+        socket = server._running.socket_dir
         server.prepare()
         assert scalar(server.owner_url, "select 1") == 1
         done = subprocess.run(
@@ -312,6 +313,7 @@ def test_any_path_will_do(made: Path, data: Path, name: str) -> None:
             check=False,
         )
         assert (done.stdout, done.stderr) == ("7\n", "")
+    assert not socket.exists()
 
 
 def test_an_ordinary_user_needs_no_writable_home(

@@ -139,6 +139,8 @@ class Postmaster:
             deadline = time.monotonic() + STOP_LIMIT
             while time.monotonic() < deadline:
                 if not self.is_alive():
+                    with contextlib.suppress(OSError):  # one in /tmp is not left behind
+                        self.socket_dir.rmdir()
                     return
                 time.sleep(POLL)
 
