@@ -24,7 +24,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  found rowcron.job;
+  wanted rowcron.job;
 begin
   owner := coalesce(owner, current_user);
   -- as a convenience 'owner.name'; names hold no dot
@@ -32,18 +32,18 @@ begin
     owner := left(name, length(name) - strpos(reverse(name), '.'));
     name := right(name, strpos(reverse(name), '.') - 1);
   end if;
-  select j.* into found
+  select j.* into wanted
   from rowcron.job as j
   where j.name = _job_named.name
     and j.owner = rowcron._role_named(_job_named.owner);
-  if found.id is null then
+  if wanted.id is null then
     raise exception using
       errcode = 'RCNOJ',
       message = case when name is null then 'a job''s name must be given' else format('there is no job "%s"', name) end,
       detail = format('"%s" sees no such job of "%s".', current_user, owner),
       hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
   end if;
-  return found;
+  return wanted;
 end
 $$;
 comment on function rowcron._job_named(text, text) is
