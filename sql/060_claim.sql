@@ -236,6 +236,7 @@ as $$
 declare
   lane_queues text[];
   lane_kinds text[];
+  lane record;
   booted timestamptz := pg_postmaster_start_time();
   installation text := rowcron._read_setting('installation') #>> '{}';
   ids bigint[];
@@ -248,15 +249,18 @@ begin
   where l.kind = any (_claim.kinds) and (_claim.queues is null or l.queue = any (_claim.queues));
   -- before firing: a run in line whose forerunner has ended leaves the line free for the next
   perform rowcron._release_parked(lane_queues, lane_kinds);
-  for i in 1..coalesce(cardinality(lane_queues), 0) loop
+  for lane in
+    select l.queue, l.kind
+    from unnest(lane_queues, lane_kinds) as l (queue, kind)
+    where exists (
+        select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind and a.next_run_at <= at
+      ) or exists (
+        select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind and a.booted_at < booted
+      )
+  loop
     -- small chunks: the first run starts before the last of many jobs is fired
-    perform rowcron._fire_lane(lane_queues[i], lane_kinds[i], at, 256);
-    if exists (
-      select from rowcron.agenda as a
-      where a.queue = lane_queues[i] and a.kind = lane_kinds[i] and a.booted_at < booted
-    ) then
-      perform rowcron._fire_boot(lane_queues[i], lane_kinds[i], booted, at);
-    end if;
+    perform rowcron._fire_lane(lane.queue, lane.kind, at, 256);
+    perform rowcron._fire_boot(lane.queue, lane.kind, booted, at);
   end loop;
   perform rowcron._promote(lane_queues, lane_kinds, at);
   if capacity <= 0 or lane_queues is null then

@@ -136,11 +136,13 @@ begin
       select at from rowcron.run as r
       where r.queue = lane.queue and r.kind = lane.kind and r.state = 'ready'
         and (r.handler is null or handlers is null or r.handler = any (handlers))
+      order by r.priority desc, r.due_at, r.id  -- the order of run_ready_idx: no other index must be taken
       limit 1
     ), (
       -- released by the claim that follows some run's end
       select at + interval '1 second' from rowcron.run as r
       where r.queue = lane.queue and r.kind = lane.kind and r.state = 'waiting' and r.waits_for in ('limit', 'overlap')
+      order by r.job_id, r.due_at  -- run_parked_idx
       limit 1
     ));
   end loop;
@@ -241,8 +243,8 @@ begin
       where r.worker_id = heartbeat.worker_id and r.state = 'running' and r.cancel_asked_by is not null
     ),
     case when changes_since = 0 then jsonb_build_array(jsonb_build_object(
-      'id', (select coalesce(max(c.id), 0) from rowcron.change as c)))
-    when changes_since > 0 then rowcron._changes_since(changes_since) else '[]' end;
+      'id', (select coalesce(max(c.id), -1) from rowcron.change as c)))
+    when changes_since is not null then rowcron._changes_since(changes_since) else '[]' end;
 end
 $$;
 comment on function rowcron.heartbeat(

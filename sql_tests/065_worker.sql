@@ -1,7 +1,7 @@
 -- A worker's own row: registration, heartbeat, sleep.
 
 begin;
-select plan(40);
+select plan(43);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -136,6 +136,36 @@ select ok((select w.expires_at > clock_timestamp() from rowcron.worker as w wher
 update rowcron.worker set expires_at = clock_timestamp() + interval '1 second' where id = public.tap_id(6);
 select rowcron.claim(public.tap_id(6), 0);
 select ok((select w.expires_at > clock_timestamp() + interval '5 seconds' from rowcron.worker as w where w.id = public.tap_id(6)), 'a claim is a sign of life too');
+
+-- what other queues hold costs nothing
+set local role tap_ann;
+insert into rowcron.job (name, queue, command) values ('crowd', 'crowd', 'select 1'), ('alone', 'alone', 'select 1');
+select count(*) from rowcron.enqueue_many('crowd', array_fill('{}'::jsonb, '{10000}'));
+select count(*) from rowcron.enqueue_many('crowd', array_fill('{}'::jsonb, '{10000}'), due_at => '2040-01-01');
+reset role;
+analyze rowcron.run;
+analyze rowcron.agenda;
+create function public.tap_touched() returns bigint language sql as $$
+  select s.seq_tup_read + s.idx_tup_fetch from pg_stat_xact_user_tables as s where s.relid = 'rowcron.run'::regclass
+$$;
+create function public.tap_touches(statement text) returns bigint language plpgsql as $$
+declare
+  before bigint := public.tap_touched();
+begin
+  -- often enough for plans that fit all to be made
+  for i in 1..10 loop
+    execute statement;
+  end loop;
+  return public.tap_touched() - before;
+end
+$$;
+select rowcron.heartbeat(public.tap_id(8), '{alone}');
+select cmp_ok(public.tap_touches($$select rowcron.heartbeat(public.tap_id(8), asleep => true)$$), '<', 100::bigint,
+  'a heartbeat does not look at what other queues hold');
+select cmp_ok(public.tap_touches($$select rowcron.claim(public.tap_id(8), 10, '{alone}')$$), '<', 100::bigint,
+  'nor does a claim');
+select cmp_ok(public.tap_touches($$select rowcron.claim(public.tap_id(8), 1, '{crowd}')$$), '<', 1000::bigint,
+  'a claim looks at few runs however many there are');
 
 select * from finish();
 rollback;
