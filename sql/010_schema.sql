@@ -11,7 +11,8 @@
 --   030 tables     job, agenda, run, ledger, ...        080 recovery   lost claims
 --   040 jobs       what authors do                      085 retention  partitions ahead and behind
 --   050 fire       time becomes runs                    090 wake       who is told, and when
---                                                       100 views      110 access
+--                                                       100 views      101 occurrences
+--                                                       110 access
 --
 -- How a run lives:
 --
