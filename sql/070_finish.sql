@@ -8,7 +8,7 @@
 set role rowcron_owner;
 
 create or replace function rowcron._tail(value text, bytes integer) returns text
-language plpgsql immutable
+language plpgsql immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -22,7 +22,7 @@ $$;
 comment on function rowcron._tail(text, integer) is 'The end of a text, at most so many bytes, cut on a character.';
 
 create or replace function rowcron._bounded(value jsonb, bytes integer) returns jsonb
-language sql immutable
+language sql immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
   select case when octet_length(value::text) > bytes

@@ -133,11 +133,12 @@ begin
           errcode = 'RCEXE', message = 'the owner of this job has no executor',
           hint = 'Its function in schema rowcron_executor was dropped or changed hands; insert any job as the owner to make it anew.';
       end if;
-      perform set_config('rowcron.run_id', run_id::text, true);
-      perform set_config('rowcron.attempt', context.attempt::text, true);
-      perform set_config('rowcron.scheduled_for', coalesce(to_char(
-        context.scheduled_for at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00"'), ''), true);
-      perform set_config('rowcron.args', context.args::text, true);
+      perform
+        set_config('rowcron.run_id', run_id::text, true),
+        set_config('rowcron.attempt', context.attempt::text, true),
+        set_config('rowcron.scheduled_for', coalesce(to_char(
+          context.scheduled_for at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00"'), ''), true),
+        set_config('rowcron.args', context.args::text, true);
       execute format('select x.row_count, x.result from rowcron_executor.%I($1, $2) as x', context.executor)
       into n, first_row using run_id, token;
     exception when query_canceled or assert_failure or others then
@@ -155,13 +156,8 @@ begin
   end if;
 
   set local search_path = pg_catalog, pg_temp;
-  execute 'close all';
-  execute 'deallocate all';
-  execute 'discard temp';
-  execute 'discard sequences';
-  execute 'unlisten *';
   perform pg_catalog.pg_advisory_unlock_all();
-  execute 'reset all';
+  execute 'close all; deallocate all; discard temp; discard sequences; unlisten *; reset all';
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
   return query
