@@ -123,14 +123,11 @@ class Worker:
         handed = 0
         if settings.handler_database_url is not None and "python" in settings.kinds:
             handed = 2 * settings.handler_connections
-        parts = f"4 + up to {sql} for SQL jobs"
-        if handed:
-            parts += f" + up to {handed} for handlers"
         queues = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
         self.log.event(
             "worker",
-            f"taking {settings.concurrency} runs at a time of {queues},"
-            f" kinds {', '.join(settings.kinds)}; connections: {parts}",
+            f"taking {settings.concurrency} runs at a time, {queues}, {', '.join(settings.kinds)};"
+            f" up to {4 + sql + handed} connections",
             worker=str(self.turns.member.id),
             queues=settings.queues,
             kinds=settings.kinds,

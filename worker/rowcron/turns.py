@@ -57,7 +57,8 @@ class Turns:
         self.outage.back("control")
         member.registered = True
         self._heard(beat)
-        self.log.event("registered", f"worker {member.id} registered", worker=str(member.id))
+        text = f"worker {member.id} registered"
+        self.log.event("registered", text, "debug", worker=str(member.id))
 
     async def work(self) -> None:
         """Take turns; a database that is away is waited for."""
