@@ -4,15 +4,16 @@
 -- applied again. Together they are the scheduler: a worker is only a pair of hands that calls four
 -- functions (claim, heartbeat, execute, finish); a person in psql can do the same without any worker.
 --
---   010 schema     roles, schemas, settings             060 claim      the one SKIP LOCKED query, limits
---   020 parse      schedule text to bit masks           065 worker     heartbeat: registration and sleep
---   021 next       the calendar                         070 finish     outcome, retry, backoff
---   022 explain    a schedule in English                075 execute    a SQL job under its owner
---   030 tables     job, agenda, run, ledger, ...        080 recovery   lost claims
---   040 jobs       what authors do                      085 retention  partitions ahead and behind
---   050 fire       time becomes runs                    090 wake       who is told, and when
---                                                       100 views      101 occurrences
---                                                       110 access
+--   010 schema   roles, schemas, settings       060 claim     the one SKIP LOCKED query, limits
+--   015 zones    time zones, checked            065 worker    heartbeat: registration and sleep
+--   020 parse    schedule text to bit masks     070 finish    outcome, retry, backoff
+--   021 next     the calendar                   074 executor  one function an owner
+--   022 explain  a schedule in English          075 execute   a SQL job under its owner
+--   030 tables   job, agenda, run, ledger       080 recovery  lost claims
+--   040 jobs     what authors do                085 retention partitions ahead and behind
+--   050 fire     time becomes runs              090 wake      who is told, and when
+--                                               100 views     what a person asks
+--                                               110 access    who may what
 --
 -- How a run lives:
 --
