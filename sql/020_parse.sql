@@ -1,18 +1,20 @@
 -- 020: the schedule language.
 --
--- A schedule is text that a person types. This chapter turns it into `rowcron._parsed`: bit masks for
--- the six fields, or an interval, or an instant. A job's schedule is parsed once, when the job is
--- stored; the value stands in the agenda, and chapter 021 moves the job on from it in microseconds.
+-- A schedule is text that a person types. This chapter turns it into `rowcron._parsed`: bit masks
+-- for the six fields, or an interval, or an instant. A job's schedule is parsed once, when the job
+-- is stored; the value stands in the agenda, and chapter 021 moves the job on from it in
+-- microseconds.
 --
 -- What cannot be understood is refused here, and so is what can never happen (`0 0 31 2 *`): a job
 -- that is stored has a future. Every refusal names the field, what stood there and what may stand
 -- there, points at the character, and shows a line that works.
 --
--- The rule of days is Debian cron's. Two restricted day fields mean that either may hold; when one of
--- them begins with `*`, or is `?`, both must hold. So `0 0 */2 * mon` is Mondays with an odd date.
--- Ranges may wrap (`22-2`, `fri-mon`), 7 is Sunday, `5/15` goes from 5 to the end of the field in
--- steps of 15. `H` is a number that depends on the job alone: the SHA-256 of owner and name, so that
--- it is the same on every server. Nothing here looks at a clock, a time zone or a session's settings.
+-- The rule of days is Debian cron's. Two restricted day fields mean that either may hold; when one
+-- of them begins with `*`, or is `?`, both must hold. So `0 0 */2 * mon` is Mondays with an odd
+-- date. Ranges may wrap (`22-2`, `fri-mon`), 7 is Sunday, `5/15` goes from 5 to the end of the
+-- field in steps of 15. `H` is a number that depends on the job alone: the SHA-256 of owner and
+-- name, so that it is the same on every server. Nothing here looks at a clock, a time zone or a
+-- session's settings.
 
 set role rowcron_owner;
 
@@ -93,7 +95,8 @@ begin
   odd := substring(schedule from '[^\x20-\x7e\t\r\n]');
   if odd is not null then
     perform rowcron._refuse_schedule(schedule, strpos(schedule, odd),
-      format('character "%s" (U+%s) is not plain ASCII', odd, lpad(upper(to_hex(ascii(odd))), 4, '0')),
+      format('character "%s" (U+%s) is not plain ASCII', odd,
+        lpad(upper(to_hex(ascii(odd))), 4, '0')),
       'a schedule has digits, letters, spaces and * , - / ? # @ ( )',
       case
         when odd ~ '[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]' then 'type a hyphen: -'

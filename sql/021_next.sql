@@ -1,22 +1,24 @@
 -- 021: the calendar: the next instant of a schedule.
 --
--- A schedule names local times; a time zone says which instants these are. Where a local time exists
--- once there is nothing to decide. In a gap (the clock is put forward) a local time exists never, in a
--- fold (put back) twice, and two policies decide:
+-- A schedule names local times; a time zone says which instants these are. Where a local time
+-- exists once there is nothing to decide. In a gap (the clock is put forward) a local time exists
+-- never, in a fold (put back) twice, and two policies decide:
 --
 --   on_gap   run: at the first instant after the gap    skip: not at all
 --   on_fold  once: at the first of the two              twice: at both
 --
--- A five-field schedule with fixed minute and hour has run and once, as in Debian cron. What follows
--- elapsed time (minute or hour begins with `*`, or six fields) has skip and twice: it runs whenever the
--- clock shows a time that it names. Occurrences are instants, so several times that fall into one gap
--- are one run at its end, the same one as a time that names the gap's end itself.
+-- A five-field schedule with fixed minute and hour has run and once, as in Debian cron. What
+-- follows elapsed time (minute or hour begins with `*`, or six fields) has skip and twice: it runs
+-- whenever the clock shows a time that it names. Occurrences are instants, so several times that
+-- fall into one gap are one run at its end, the same one as a time that names the gap's end
+-- itself.
 --
 -- _next answers from the masks alone when no change of time is near: it computes in local seconds,
--- then checks that the zone agrees. Only if that check fails _next_across walks from change to change.
--- Since 1970 no zone has changed twice within 6.9 days, no fold is longer than 7 hours and no gap
--- longer than a day (tzdata 2026a); from there come the 6 days, 24 hours and 2 days below.
--- Intervals of a day are written as 24 hours: `+ interval '1 day'` would look at the session's zone.
+-- then checks that the zone agrees. Only if that check fails _next_across walks from change to
+-- change. Since 1970 no zone has changed twice within 6.9 days, no fold is longer than 7 hours and
+-- no gap longer than a day (tzdata 2026a); from there come the 6 days, 24 hours and 2 days below.
+-- Intervals of a day are written as 24 hours: `+ interval '1 day'` would look at the session's
+-- zone.
 
 set role rowcron_owner;
 
@@ -159,55 +161,48 @@ begin
     else floor(date_part('epoch', after at time zone timezone)) end;
   day := floor((local_s + 1) / 86400.0::float8);
   s := local_s + 1 - day * 86400::bigint;
-  -- is it today, and if so, when: s becomes the second of the day, or -1
-  if parsed.day_rule = 2 then
+  -- the first time from s on: s becomes the second of the day, or -1 where today has no more
+  hour := s / 3600;
+  if parsed.hours >> hour & 1 = 1 then
+    rest := case when parsed.minutes >> (s / 60 % 60) & 1 = 1
+      then parsed.seconds >> (s % 60) else 0 end;
+    if rest <> 0 then
+      s := s + bit_count(((rest & -rest) - 1)::bit(64))::integer;
+      hour := -1;
+    else
+      rest := parsed.minutes >> (s / 60 % 60 + 1);
+      if rest <> 0 then
+        s := (s / 60 + 1 + bit_count(((rest & -rest) - 1)::bit(64))::integer) * 60
+          + parsed.first_second % 60;
+        hour := -1;
+      end if;
+    end if;
+  end if;
+  if hour >= 0 then
+    rest := parsed.hours >> (hour + 1);
+    s := case when rest <> 0
+      then (hour + 1 + bit_count(((rest & -rest) - 1)::bit(64))::integer) * 3600
+        + parsed.first_second % 3600
+      else -1
+    end;
+  end if;
+  -- the first day from today on, or from tomorrow
+  if s < 0 then
+    s := parsed.first_second;
+    day := day + 1;
+  end if;
+  if parsed.day_rule = 1 then
+    week := (parsed.weekdays << 7 | parsed.weekdays) >> (day + 700004) % 7;
+    if week & 1 = 0 then
+      s := parsed.first_second;
+      day := day + bit_count(((week & -week) - 1)::bit(32))::integer;
+    end if;
+  elsif parsed.day_rule = 2 then
     found_day := rowcron._next_day(parsed, date '1970-01-01' + day);
     if found_day is null then
       return null;
     elsif found_day > date '1970-01-01' + day then
-      s := -1;
-    end if;
-  elsif parsed.day_rule = 1 and parsed.weekdays >> ((day + 700004) % 7) & 1 = 0 then
-    s := -1;
-  end if;
-  if s >= 0 then
-    hour := s / 3600;
-    if parsed.hours >> hour & 1 = 1 then
-      rest := case when parsed.minutes >> (s / 60 % 60) & 1 = 1
-        then parsed.seconds >> (s % 60) else 0 end;
-      if rest <> 0 then
-        s := s + bit_count(((rest & -rest) - 1)::bit(64))::integer;
-        hour := -1;
-      else
-        rest := parsed.minutes >> (s / 60 % 60 + 1);
-        if rest <> 0 then
-          s := (s / 60 + 1 + bit_count(((rest & -rest) - 1)::bit(64))::integer) * 60
-            + parsed.first_second % 60;
-          hour := -1;
-        end if;
-      end if;
-    end if;
-    if hour >= 0 then
-      rest := parsed.hours >> (hour + 1);
-      s := case when rest <> 0
-        then (hour + 1 + bit_count(((rest & -rest) - 1)::bit(64))::integer) * 3600
-          + parsed.first_second % 3600
-        else -1
-      end;
-    end if;
-  end if;
-  if s < 0 then
-    s := parsed.first_second;
-    if parsed.day_rule = 0 then
-      day := day + 1;
-    elsif parsed.day_rule = 1 then
-      week := (day + 700005) % 7;
-      week := (parsed.weekdays << 7 | parsed.weekdays) >> week;
-      day := day + 1 + bit_count(((week & -week) - 1)::bit(32))::integer;
-    else
-      if found_day = date '1970-01-01' + day then
-        found_day := rowcron._next_day(parsed, found_day + 1);
-      end if;
+      s := parsed.first_second;
       day := found_day - date '1970-01-01';
     end if;
   end if;

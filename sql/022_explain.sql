@@ -1,11 +1,12 @@
 -- 022: a schedule in English.
 --
 -- The sentence is made from the masks, not from the text, so that it says what will happen: two
--- schedules that mean the same are explained alike, and `*/7` is not called "every 7 minutes", because
--- from minute 56 to minute 0 there are four. First the times of a day, then the days, then the zone.
+-- schedules that mean the same are explained alike, and `*/7` is not called "every 7 minutes",
+-- because from minute 56 to minute 0 there are four. First the times of a day, then the days, then
+-- the zone.
 --
--- Where six fields name a fixed time, the sentence says what that means when the clock changes, since
--- the same line without its seconds would behave otherwise.
+-- Where six fields name a fixed time, the sentence says what that means when the clock changes,
+-- since the same line without its seconds would behave otherwise.
 
 set role rowcron_owner;
 
@@ -38,7 +39,8 @@ begin
   by_day := rowcron._english_list(
     array(
       select case place when 1 then 'the ' else '' end || part
-      from unnest(rowcron._english_values(parsed.days, ordinals)) with ordinality as parts (part, place)
+      from unnest(rowcron._english_values(parsed.days, ordinals))
+        with ordinality as parts (part, place)
       order by place
     )
     || array(
@@ -75,8 +77,8 @@ begin
     order by w, n
   ));
   if parsed.either_day and not every_day and not every_weekday then
-    return 'on ' || by_day || ' of ' || coalesce(months, 'the month') || ', and also on ' || by_weekday
-      || case when parsed.nth_weekdays <> 0 or months is not null
+    return 'on ' || by_day || ' of ' || coalesce(months, 'the month') || ', and also on '
+      || by_weekday || case when parsed.nth_weekdays <> 0 or months is not null
         then ' of ' || coalesce(months, 'the month') else '' end;
   elsif parsed.either_day or every_day and every_weekday then
     return case when months is null then '' else 'every day of ' || months end;

@@ -1,13 +1,13 @@
 -- 023: one field of a schedule.
 --
--- Chapter 020 splits a schedule; this one turns a field into masks, or refuses it with the item that is
--- wrong, the range that the field allows and an example. A field is a list of items: `*`, a value, a
--- range, each perhaps with a step; `H` and `H(a-b)`; in the day fields also `?`, `L`, `L-3`, `LW`, `15W`,
--- `5#3`, `5L`. Names are the English three letters, in any case.
+-- Chapter 020 splits a schedule; this one turns a field into masks, or refuses it with the item
+-- that is wrong, the range that the field allows and an example. A field is a list of items: `*`,
+-- a value, a range, each perhaps with a step; `H` and `H(a-b)`; in the day fields also `?`, `L`,
+-- `L-3`, `LW`, `15W`, `5#3`, `5L`. Names are the English three letters, in any case.
 --
--- A range whose end lies before its start wraps around the field's end. A step is never larger than the
--- field, because `*/90` in minutes is never what was meant. `H` alone in the day of month stays below 29,
--- so that such a job runs in each month.
+-- A range whose end lies before its start wraps around the field's end. A step is never larger
+-- than the field, because `*/90` in minutes is never what was meant. `H` alone in the day of month
+-- stays below 29, so that such a job runs in each month.
 
 set role rowcron_owner;
 

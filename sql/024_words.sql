@@ -1,13 +1,14 @@
 -- 024: schedules that begin with @.
 --
--- Nicknames (`@daily`) are the five fields that they stand for, in every respect. `@every` repeats an
--- interval from the job's start: months and days by the job's calendar, hours and less by elapsed time;
--- it never drifts, because occurrence n is start + n intervals. `@after` counts from the end of the last
--- run. `@at` is once: local to the job's zone, or absolute when it ends in Z or an offset. `@reboot` is
--- each start of the server; the calendar knows no instant for it.
+-- Nicknames (`@daily`) are the five fields that they stand for, in every respect. `@every` repeats
+-- an interval from the job's start: months and days by the job's calendar, hours and less by
+-- elapsed time; it never drifts, because occurrence n is start + n intervals. `@after` counts from
+-- the end of the last run. `@at` is once: local to the job's zone, or absolute when it ends in Z
+-- or an offset. `@reboot` is each start of the server; the calendar knows no instant for it.
 --
--- An interval without a unit is refused: 90 of what? So is anything that runs backwards or is shorter
--- than a millisecond. Only ISO dates are read, because others depend on the session's DateStyle.
+-- An interval without a unit is refused: 90 of what? So is anything that runs backwards or is
+-- shorter than a millisecond. Only ISO dates are read, because others depend on the session's
+-- DateStyle.
 
 set role rowcron_owner;
 
@@ -31,8 +32,8 @@ begin
     perform rowcron._refuse_schedule(schedule, greatest(length(schedule), 1),
       format('%s names no interval', word), fact, example);
   elsif spec ~ '^\d+(\.\d+)?$' then
-    perform rowcron._refuse_schedule(schedule, place, format('interval "%s" has no unit', spec), fact,
-      format('for example: %s %s seconds', word, spec));
+    perform rowcron._refuse_schedule(schedule, place, format('interval "%s" has no unit', spec),
+      fact,       format('for example: %s %s seconds', word, spec));
   elsif spec ~ '-' or spec ~* 'ago' then
     perform rowcron._refuse_schedule(schedule, place,
       format('interval "%s" runs backwards', spec), fact, example);
@@ -49,7 +50,8 @@ begin
   end;
   if step < interval '1 millisecond' or step > interval '100 years' then
     perform rowcron._refuse_schedule(schedule, place,
-      format('interval "%s" is too %s', spec, case when step < interval '1 s' then 'short' else 'long' end),
+      format('interval "%s" is too %s', spec,
+        case when step < interval '1 s' then 'short' else 'long' end),
       fact, example);
   end if;
   return step;
@@ -73,19 +75,24 @@ declare
     '^(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d{1,6})?))?)?'
     || ' *(?:(Z|z)|([+-])(\d\d):?([0-5]\d)?)?$');
   example constant text := 'for example: @at 2026-12-24 18:00';
-  fact constant text := '@at takes a date and a time, in the time zone of the job unless it ends in one';
+  fact constant text :=
+    '@at takes a date and a time, in the time zone of the job unless it ends in one';
   parsed rowcron._parsed;
 begin
   if part is null then
     perform rowcron._refuse_schedule(schedule, least(place, greatest(length(schedule), 1)),
-      case when spec = '' then '@at names no instant' else format('instant "%s" is not understood', spec) end,
+      case
+        when spec = '' then '@at names no instant'
+        else format('instant "%s" is not understood', spec)
+      end,
       fact, example);
   end if;
   parsed.form := 'at';
   begin
     parsed.at_local := make_timestamp(
       part[1]::integer, part[2]::integer, part[3]::integer,
-      coalesce(part[4], '0')::integer, coalesce(part[5], '0')::integer, coalesce(part[6], '0')::float8
+      coalesce(part[4], '0')::integer, coalesce(part[5], '0')::integer,
+      coalesce(part[6], '0')::float8
     );
   exception
     when data_exception then

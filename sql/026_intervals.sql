@@ -1,10 +1,12 @@
 -- 026: instants of schedules that are not cron: @every, @after, @at, @reboot.
 --
--- Occurrence n of `@every` is anchor + n intervals, so that nothing adds up over years: n is computed,
--- not counted. Months and days go by the clock of the job's zone (a job each month from 31 January runs
--- on 28 February and on 31 March), hours and less by elapsed time. The first occurrence is the anchor.
+-- Occurrence n of `@every` is anchor + n intervals, so that nothing adds up over years: n is
+-- computed, not counted. Months and days go by the clock of the job's zone (a job each month from
+-- 31 January runs on 28 February and on 31 March), hours and less by elapsed time. The first
+-- occurrence is the anchor.
 --
--- A day of the calendar can fall into a gap or a fold: run and once, unless the job's policies differ.
+-- A day of the calendar can fall into a gap or a fold: run and once, unless the job's policies
+-- differ.
 
 set role rowcron_owner;
 
@@ -60,7 +62,7 @@ begin
   return floor(
     extract(epoch from (at - anchor)) / (
       extract(epoch from parsed.step)
-      -- an interval counts a month as 30 days and 12 as 365.25, the calendar on average has 30.436875
+      -- an interval takes a month as 30 days and 12 as 365.25; on average it is 30.436875
       - extract(epoch from make_interval(
         months => (12 * date_part('year', parsed.step) + date_part('month', parsed.step))::integer
       ))
@@ -99,7 +101,8 @@ begin
       from unnest(case
         when parsed.at_instant is not null then array[parsed.at_instant]
         else rowcron._instants(
-          parsed.at_local, timezone, coalesce(on_gap = 'skip', false), coalesce(on_fold = 'twice', false)
+          parsed.at_local, timezone,
+          coalesce(on_gap = 'skip', false), coalesce(on_fold = 'twice', false)
         )
       end) as instants (instant)
       where instants.instant > after
@@ -159,7 +162,8 @@ begin
       from unnest(case
         when parsed.at_instant is not null then array[parsed.at_instant]
         else rowcron._instants(
-          parsed.at_local, timezone, coalesce(on_gap = 'skip', false), coalesce(on_fold = 'twice', false)
+          parsed.at_local, timezone,
+          coalesce(on_gap = 'skip', false), coalesce(on_fold = 'twice', false)
         )
       end) as instants (instant)
       where instants.instant <= upto

@@ -1,9 +1,10 @@
 -- 028: asking the calendar.
 --
 -- next_run and next_runs answer for any text, whether or not a job has it: what a person tries out
--- before inserting a job, and what `rowcron next` prints. They check as an insert does, so what they
--- accept a job may have. They parse each time; a job's own next run comes from chapter 021 directly.
--- They are definers because whoever may ask need not be granted the many functions that answer.
+-- before inserting a job, and what `rowcron next` prints. They check as an insert does, so what
+-- they accept a job may have. They parse each time; a job's own next run comes from chapter 021
+-- directly. They are definers because whoever may ask need not be granted the many functions that
+-- answer.
 
 set role rowcron_owner;
 

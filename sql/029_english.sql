@@ -1,8 +1,8 @@
 -- 029: words for chapter 022: lists, intervals, times of day.
 --
--- A step is called "every 5 minutes" only where it is even over the end of the hour; hours in a row are
--- "from 09:00 to 17:45", which are the first and the last run of the day. Whatever fits none of the
--- patterns is listed value by value, in order.
+-- A step is called "every 5 minutes" only where it is even over the end of the hour; hours in a
+-- row are "from 09:00 to 17:45", which are the first and the last run of the day. Whatever fits
+-- none of the patterns is listed value by value, in order.
 
 set role rowcron_owner;
 
@@ -128,7 +128,9 @@ begin
     and bit_count(parsed.hours::bit(32)) * bit_count(parsed.minutes::bit(64)) <= 4
   then
     return 'at ' || rowcron._english_list(array(
-      select to_char(make_time(h, m, second), case second when 0 then 'HH24:MI' else 'HH24:MI:SS' end)
+      select to_char(
+        make_time(h, m, second), case second when 0 then 'HH24:MI' else 'HH24:MI:SS' end
+      )
       from generate_series(0, 23) as h, generate_series(0, 59) as m
       where parsed.hours >> h & 1 = 1 and parsed.minutes >> m & 1 = 1
       order by h, m

@@ -1,13 +1,14 @@
--- 025: time zones, gaps and folds.
+-- 015: time zones: which are accepted, and when their offsets change.
 --
--- A job's time zone is the name of a file of the IANA database, spelt exactly. PostgreSQL takes more:
--- POSIX specifications whose sign is reversed (`UTC+3` is west of Greenwich), abbreviations that
--- hold one offset all year (`CEST`, and `CET` too, though a file has that name), other spellings.
--- All of these are refused, with the name that was probably meant.
+-- A job's time zone is the name of a file of the IANA database, spelt exactly. PostgreSQL takes
+-- more: POSIX specifications whose sign is reversed (`UTC+3` is west of Greenwich), abbreviations
+-- that hold one offset all year (`CEST`, and `CET` too, though a file has that name), other
+-- spellings. All of these are refused, with the name that was probably meant.
 --
--- PostgreSQL shows no table of the instants at which a zone's offset changes, so _transitions finds
--- them by comparing offsets, 6 days apart because no two changes are nearer, and halving the rest.
--- _next_across uses that to walk from one change to the next; chapter 021 calls it only near a change.
+-- PostgreSQL shows no table of the instants at which a zone's offset changes, so _transitions
+-- finds them by comparing offsets, 6 days apart because no two changes are nearer, and halving the
+-- rest. What a local time means that exists never or twice is chapter 021's; _instants answers for
+-- one.
 
 set role rowcron_owner;
 
@@ -97,8 +98,10 @@ begin
       else format('time zone "%s" is not the name of a zone', timezone)
     end,
     detail = case
-      when timezone ~ '\d' then 'offsets are not zones: they know no daylight saving, and POSIX reverses their sign'
-      when timezone ~ '^[A-Z]{2,5}$' then 'abbreviations are not zones: they keep one offset all year'
+      when timezone ~ '\d'
+        then 'offsets are not zones: they know no daylight saving, and POSIX reverses signs'
+      when timezone ~ '^[A-Z]{2,5}$'
+        then 'abbreviations are not zones: they keep one offset all year'
       else 'a zone is an IANA name, spelt exactly as in pg_timezone_names'
     end,
     hint = 'write: ' || (
@@ -188,72 +191,5 @@ $$;
 
 comment on function rowcron._instants(timestamp, text, boolean, boolean) is
   'Instants at which something set for a local time happens: none, one or two, in order.';
-
-create or replace function rowcron._next_across(
-  parsed rowcron._parsed,
-  after timestamptz,
-  timezone text,
-  run_gap boolean,
-  once boolean
-) returns timestamptz
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  at timestamptz := after;
-  local timestamp := after at time zone timezone;
-  behind interval := local - (after at time zone 'UTC');
-  next_behind interval;
-  named timestamp;
-  result timestamptz;
-  change timestamptz;
-begin
-  if once then
-    -- in the second of a doubled hour everything up to its end has been
-    change := (rowcron._transitions(timezone, at - interval '24:00:00', at))[1];
-    next_behind := ((change - interval '1 second') at time zone timezone)
-      - ((change - interval '1 second') at time zone 'UTC');
-    local := greatest(
-      local, (change at time zone 'UTC') + next_behind - interval '1 second'
-    );
-  end if;
-  loop
-    named := rowcron._next(parsed, local at time zone 'UTC', 'UTC') at time zone 'UTC';
-    if named is null then
-      return null;
-    end if;
-    result := (named - behind) at time zone 'UTC';
-    change := (rowcron._transitions(
-      timezone, at, least(result, at + interval '48:00:00')))[1];
-    if change is null and result > at + interval '48:00:00' then
-      -- nothing is named up to there: look at the days before only
-      at := result - interval '48:00:00';
-      behind := (at at time zone timezone) - (at at time zone 'UTC');
-      local := named - interval '1 second';
-      result := (named - behind) at time zone 'UTC';
-      change := (rowcron._transitions(timezone, at, result))[1];
-    end if;
-    if change is null then
-      return result;
-    end if;
-    next_behind := (change at time zone timezone) - (change at time zone 'UTC');
-    if next_behind > behind and run_gap and named < (change at time zone 'UTC') + next_behind then
-      return change;
-    end if;
-    -- go on behind the gap, or behind the fold, or at its beginning once more
-    local := (change at time zone 'UTC') - interval '1 second'
-      + case when once then greatest(behind, next_behind) else next_behind end;
-    at := change;
-    behind := next_behind;
-  end loop;
-end;
-$$;
-
-comment on function rowcron._next_across(
-  rowcron._parsed, timestamptz, text, boolean, boolean
-) is
-  'The next instant of a cron schedule, walking over the changes of a time zone''s offset.';
 
 reset role;
