@@ -124,7 +124,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- seconds, not intervals: adding an interval that has come to hold days asks the session's zone
-  found_at timestamptz[] := '{}';
+  found_at timestamptz[] := array[]::timestamptz[];
   low bigint := floor(date_part('epoch', after));
   last constant bigint := floor(date_part('epoch', upto));
   high bigint;

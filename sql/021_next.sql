@@ -41,7 +41,6 @@ declare
   days bigint := parsed.days;
   weekdays bigint;
   week bigint;
-  n integer;
 begin
   if parsed.days_from_end <> 0 then
     for n in 0 .. last - 1 loop

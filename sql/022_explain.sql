@@ -18,9 +18,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   weekday_names constant text[] :=
-    '{Sunday,Monday,Tuesday,Wednesday,Thursday,Friday,Saturday}';
+    '{Sunday,Monday,Tuesday,Wednesday,Thursday,Friday,Saturday}'::text[];
   month_names constant text[] := '{"",January,February,March,April,May,June,July,August,'
-    'September,October,November,December}';
+    'September,October,November,December}'::text[];
   ordinals constant text[] := (
     select array_agg(n || case
       when n in (1, 21, 31) then 'st' when n in (2, 22) then 'nd' when n in (3, 23) then 'rd'

@@ -28,7 +28,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  parts text[] := '{}';
+  parts text[] := array[]::text[];
   n integer := 0;
   last integer;
 begin
