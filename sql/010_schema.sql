@@ -1,8 +1,9 @@
 -- rowcron: insert a row, get a job.
 --
--- This folder is a short book. Each chapter is plain SQL, rests on the chapters before it, and can be
--- applied again. Together they are the scheduler: a worker is only a pair of hands that calls four
--- functions (claim, heartbeat, execute, finish); a person in psql can do the same without any worker.
+-- This folder is a short book. Each chapter is plain SQL, rests on the chapters before it, and can
+-- be applied again. Together they are the scheduler: a worker is only a pair of hands that calls
+-- four functions (claim, heartbeat, execute, finish); a person in psql can do the same without any
+-- worker.
 --
 --   010 schema   roles, schemas, settings       060 claim     the one SKIP LOCKED query, limits
 --   015 zones    time zones, checked            065 worker    heartbeat: registration and sleep
@@ -28,9 +29,9 @@
 --                               v
 --                            running --> succeeded | failed | cancelled | lost --> ledger (final)
 --
--- This chapter makes the roles (cluster-wide, none can log in), the two schemas and the settings. It is
--- applied by any role that may create roles and schemas; it need not be a superuser. Roles made for
--- another database of the cluster are taken as they are.
+-- This chapter makes the roles (cluster-wide, none can log in), the two schemas and the settings.
+-- It is applied by any role that may create roles and schemas; it need not be a superuser. Roles
+-- made for another database of the cluster are taken as they are.
 
 do $$
 declare
@@ -57,12 +58,13 @@ begin
         raise exception using
           errcode = 'RCOWN',
           message = format('role "%s" may not create role "%s"', current_user, wanted),
-          hint = format('As an administrator: create role %I nologin; (and the other rowcron_ roles), '
+          hint = format('As an administrator: create role %I nologin; (and the other rowcron_ '
+            'roles), '
             || 'grant rowcron_owner, rowcron_gate to %I;', wanted, current_user);
     end;
   end loop;
-  -- The installer acts as rowcron_owner and rowcron_gate below. Since version 16 being the creator of a
-  -- role is not enough for that; column set_option does not exist before.
+  -- The installer acts as rowcron_owner and rowcron_gate below. Since version 16 being the creator
+  -- of a role is not enough for that; column set_option does not exist before.
   foreach wanted in array array['rowcron_owner', 'rowcron_gate'] loop
     if not (select r.rolsuper from pg_catalog.pg_roles as r where r.rolname = current_user)
       and not exists (
@@ -78,7 +80,8 @@ begin
         raise exception using
           errcode = 'RCOWN',
           message = format('role "%s" may not act as "%s"', current_user, wanted),
-          hint = format('As an administrator or the first installer: grant rowcron_owner, rowcron_gate to %I;',
+          hint = format('As an administrator or the first installer: grant rowcron_owner, '
+            'rowcron_gate to %I;',
             current_user);
       end;
     end if;
@@ -87,8 +90,8 @@ end
 $$;
 
 create schema if not exists rowcron authorization rowcron_owner;
--- Owners' executors (chapter 075). Owners have neither USAGE nor CREATE here, but for the moment in which
--- their executor is created.
+-- Owners' executors (chapter 075). Owners have neither USAGE nor CREATE here, but for the moment in
+-- which their executor is created.
 create schema if not exists rowcron_executor authorization rowcron_owner;
 
 -- Nothing is executable by strangers unless chapter 110 says so.
@@ -98,9 +101,11 @@ alter default privileges for role rowcron_gate revoke execute on functions from 
 set role rowcron_owner;
 
 comment on schema rowcron is
-  'rowcron: jobs, what is due, and what became of everything. Start with rowcron.job and rowcron.jobs.';
+  'rowcron: jobs, what is due, and what became of everything. Start with rowcron.job and '
+    'rowcron.jobs.';
 comment on schema rowcron_executor is
-  'One function an owner of jobs: runs a claimed SQL job with the rights of its owner. Nobody''s to touch.';
+  'One function an owner of jobs: runs a claimed SQL job with the rights of its owner. Nobody''s '
+    'to touch.';
 grant usage on schema rowcron_executor to rowcron_gate;
 
 create table if not exists rowcron.setting (
@@ -110,7 +115,8 @@ create table if not exists rowcron.setting (
   constraint setting_pkey primary key (name)
 );
 comment on table rowcron.setting is
-  'What holds for the whole installation: versions, identity, hold, retention. Change with an update as rowcron_owner.';
+  'What holds for the whole installation: versions, identity, hold, retention. Change with an '
+    'update as rowcron_owner.';
 comment on column rowcron.setting.name is 'The setting''s name.';
 comment on column rowcron.setting.value is 'Its value as JSON; null where it is off.';
 comment on column rowcron.setting.description is 'What it decides.';
@@ -122,11 +128,14 @@ on conflict (name) do update set value = excluded.value, description = excluded.
 where setting.value is distinct from excluded.value;
 
 insert into rowcron.setting (name, value, description) values
-  ('installation', to_jsonb(gen_random_uuid()), 'Names this installation; part of every idempotency key.'),
+  ('installation', to_jsonb(gen_random_uuid()),
+    'Names this installation; part of every idempotency key.'),
   ('hold', 'null', 'While not null nothing fires and nothing is claimed: {"reason", "by", "at"}.'),
   ('retention', '"30 days"', 'How long the ledger is kept; whole partitions go.'),
-  ('notify', 'true', 'Whether sleeping workers are notified; false where PREPARE TRANSACTION is used.'),
-  ('kinds', '["sql", "shell", "http", "python"]', 'The kinds that a job may have; a role rowcron_KIND, where there is one, may own them.')
+  ('notify', 'true', 'Whether sleeping workers are notified; false where PREPARE TRANSACTION is '
+    'used.'),
+  ('kinds', '["sql", "shell", "http", "python"]',
+    'The kinds that a job may have; a role rowcron_KIND, where there is one, may own them.')
 on conflict (name) do nothing;
 
 create or replace function rowcron._read_setting(setting_name text) returns jsonb
@@ -144,7 +153,8 @@ as $$
   select quote_ident(current_user)::regrole
 $$;
 comment on function rowcron._me() is
-  'The role that asks, as job owners are written. Never session_user: inside a job that is the worker.';
+  'The role that asks, as job owners are written. Never session_user: inside a job that is the '
+    'worker.';
 
 create or replace function rowcron.version() returns text
 language sql stable

@@ -1,7 +1,8 @@
--- Runs and the ledger. A run is hot: it is inserted, claimed (one update), and deleted by the statement that
--- writes its final ledger entry, so this table stays as small as what is live. Each index below serves one
--- statement: ready (claim), waiting (promote what is due), parked (what waits for something else than time),
--- running (rescue), occurrence (one run an occurrence), job (overlap, limits, edits).
+-- Runs and the ledger. A run is hot: it is inserted, claimed (one update), and deleted by the
+-- statement that writes its final ledger entry, so this table stays as small as what is live. Each
+-- index below serves one statement: ready (claim), waiting (promote what is due), parked (what
+-- waits for something else than time), running (rescue), occurrence (one run an occurrence), job
+-- (overlap, limits, edits).
 
 set role rowcron_owner;
 
@@ -62,7 +63,8 @@ create index if not exists run_running_idx on rowcron.run (worker_id)
 where state = 'running';
 create index if not exists run_job_idx on rowcron.run (job_id, state);
 comment on table rowcron.run is
-  'What is waiting, ready or running now. A row leaves in the statement that writes its final entry in the ledger.';
+  'What is waiting, ready or running now. A row leaves in the statement that writes its final '
+    'entry in the ledger.';
 comment on column rowcron.run.id is 'The run''s number; all its attempts bear it.';
 comment on column rowcron.run.job_id is 'The job, which may be deleted meanwhile.';
 comment on column rowcron.run.job is 'The job''s name when the run came to be.';
@@ -72,22 +74,27 @@ comment on column rowcron.run.kind is 'The job''s kind.';
 comment on column rowcron.run.handler is 'For kind python: the handler that a worker must have.';
 comment on column rowcron.run.state is 'waiting, ready or running.';
 comment on column rowcron.run.waits_for is
-  'What a waiting run waits for: time (due later or backing off), limit (max_running), overlap (an earlier run), resume (paused).';
+  'What a waiting run waits for: time (due later or backing off), limit (max_running), overlap (an '
+    'earlier run), resume (paused).';
 comment on column rowcron.run.priority is 'Higher first.';
 comment on column rowcron.run.due_at is 'Not to start before.';
 comment on column rowcron.run.scheduled_for is 'The occurrence. Null: on demand.';
 comment on column rowcron.run.attempt is 'The try that is next or under way, from 1.';
-comment on column rowcron.run.failures is 'So many attempts have failed; compared with max_attempts.';
+comment on column rowcron.run.failures is 'So many attempts have failed; compared with '
+  'max_attempts.';
 comment on column rowcron.run.losses is 'So many attempts were lost; compared with max_lost.';
 comment on column rowcron.run.worker_id is 'The worker that holds it.';
 comment on column rowcron.run.seal is
-  'The claim''s token, hashed: the token is random for each claim, only its holder knows it, and every word about a running run must show it.';
+  'The claim''s token, hashed: the token is random for each claim, only its holder knows it, and '
+    'every word about a running run must show it.';
 comment on column rowcron.run.started_at is 'When it was claimed.';
 comment on column rowcron.run.cancel_asked_by is 'Who asked to cancel a run that is running.';
-comment on column rowcron.run.through_pause is 'Asked for while the job was paused, so that the pause does not hold it.';
+comment on column rowcron.run.through_pause is 'Asked for while the job was paused, so that the '
+  'pause does not hold it.';
 comment on column rowcron.run.retry_of is 'The run that this one repeats.';
 comment on column rowcron.run.key is 'The key under which it was enqueued.';
-comment on column rowcron.run.key_expires_at is 'Until when the same key of the same job returns this run.';
+comment on column rowcron.run.key_expires_at is 'Until when the same key of the same job returns '
+  'this run.';
 comment on column rowcron.run.created_at is 'When it came to be.';
 comment on column rowcron.run.args is 'Arguments that replace the job''s. Null: the job''s.';
 
@@ -99,7 +106,8 @@ create table if not exists rowcron.key (
   constraint key_pkey primary key (job_id, key)
 ) with (fillfactor = 90);
 create index if not exists key_expiry_idx on rowcron.key (expires_at);
-comment on table rowcron.key is 'Which run an idempotency key of a job names, for the key''s time to live; outlives the run.';
+comment on table rowcron.key is 'Which run an idempotency key of a job names, for the key''s time '
+  'to live; outlives the run.';
 comment on column rowcron.key.job_id is 'The job.';
 comment on column rowcron.key.key is 'The key, unique for the job.';
 comment on column rowcron.key.run_id is 'The run that it names.';
@@ -145,7 +153,8 @@ create index if not exists ledger_run_idx on rowcron.ledger (run_id);
 create index if not exists ledger_finished_idx on rowcron.ledger (finished_at desc);
 create table if not exists rowcron.ledger_default partition of rowcron.ledger default;
 comment on table rowcron.ledger is
-  'What became of everything: a row the end of an attempt, or of occurrences that did not run. Append-only, partitioned by finished_at (UTC days).';
+  'What became of everything: a row the end of an attempt, or of occurrences that did not run. '
+    'Append-only, partitioned by finished_at (UTC days).';
 comment on table rowcron.ledger_default is 'Catches entries for whose day no partition stands.';
 comment on column rowcron.ledger.job_id is 'The job; may be gone.';
 comment on column rowcron.ledger.job is 'Its name at the time.';
@@ -155,17 +164,20 @@ comment on column rowcron.ledger.kind is 'The kind.';
 comment on column rowcron.ledger.run_id is 'The run. Null: no run came of it (skipped, missed).';
 comment on column rowcron.ledger.attempt is 'Which attempt ended, from 1. Null: no run came of it.';
 comment on column rowcron.ledger.final is 'Nothing follows. False: the run is tried again.';
-comment on column rowcron.ledger.scheduled_for is 'The occurrence; of several the last. Null: on demand.';
+comment on column rowcron.ledger.scheduled_for
+  is 'The occurrence; of several the last. Null: on demand.';
 comment on column rowcron.ledger.first_scheduled_for is 'Of several occurrences the first.';
 comment on column rowcron.ledger.occurrences is 'So many occurrences stand in this one entry.';
 comment on column rowcron.ledger.due_at is 'When the attempt was due.';
 comment on column rowcron.ledger.started_at is 'When the attempt was claimed.';
 comment on column rowcron.ledger.finished_at is 'When this was written, by the database''s clock.';
-comment on column rowcron.ledger.outcome is 'succeeded, failed, cancelled, lost; skipped and missed never ran.';
+comment on column rowcron.ledger.outcome is 'succeeded, failed, cancelled, lost; skipped and '
+  'missed never ran.';
 comment on column rowcron.ledger.reason is 'Why, in a few words.';
 comment on column rowcron.ledger.error is 'The error''s text, its end if long.';
 comment on column rowcron.ledger.output is 'What the command printed, its end if long.';
-comment on column rowcron.ledger.result is 'A small result: rows and first row of a SQL job, exit status, HTTP status, a handler''s return value.';
+comment on column rowcron.ledger.result is 'A small result: rows and first row of a SQL job, exit '
+  'status, HTTP status, a handler''s return value.';
 comment on column rowcron.ledger.worker_id is 'The worker that held it.';
 comment on column rowcron.ledger.retry_of is 'The run that this one repeats.';
 comment on column rowcron.ledger.key is 'The key under which the run was enqueued.';

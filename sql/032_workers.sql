@@ -1,10 +1,10 @@
 -- Workers, the lanes they serve, the record of changes, and whose executor is which.
 --
--- A change is also how something is asked for. A SECURITY DEFINER function cannot know who called it, and
--- session_user is the worker inside a job; but an INSERT runs its triggers one after the other with nothing
--- of the caller's in between: the first, with the caller's rights, writes down who that is, the second, with
--- the schema owner's, may trust it. So cancel, retry, run_now, hold and release are rows inserted here, each
--- carried out and recorded by one statement (chapter 045).
+-- A change is also how something is asked for. A SECURITY DEFINER function cannot know who called
+-- it, and session_user is the worker inside a job; but an INSERT runs its triggers one after the
+-- other with nothing of the caller's in between: the first, with the caller's rights, writes down
+-- who that is, the second, with the schema owner's, may trust it. So cancel, retry, run_now, hold
+-- and release are rows inserted here, each carried out and recorded by one statement (chapter 045).
 
 set role rowcron_owner;
 
@@ -34,7 +34,8 @@ create table if not exists rowcron.worker (
   constraint poll_is_sensible check (poll between '10 milliseconds' and '1 hour'),
   constraint concurrency_is_not_negative check (concurrency >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
-comment on table rowcron.worker is 'The processes that claim and execute; a row a worker, gone when it stops or is found dead and empty.';
+comment on table rowcron.worker is 'The processes that claim and execute; a row a worker, gone '
+  'when it stops or is found dead and empty.';
 comment on column rowcron.worker.id is 'Random, chosen by the worker; never a host name or a pid.';
 comment on column rowcron.worker.login is 'The role that it logged in as.';
 comment on column rowcron.worker.backend_pid is 'The database session that registered it.';
@@ -49,20 +50,26 @@ comment on column rowcron.worker.lease is 'How long it may be silent before its 
 comment on column rowcron.worker.poll is 'The longest that it sleeps.';
 comment on column rowcron.worker.started_at is 'When it registered.';
 comment on column rowcron.worker.seen_at is 'Its last heartbeat.';
-comment on column rowcron.worker.expires_at is 'When its claims are lost unless it is heard of before.';
+comment on column rowcron.worker.expires_at is 'When its claims are lost unless it is heard of '
+  'before.';
 comment on column rowcron.worker.stopping is 'It takes no more runs.';
-comment on column rowcron.worker.lost_at is 'It was silent for too long; its claims are handed out again.';
-comment on column rowcron.worker.asleep is 'It waits for a notification or wake_at: whoever makes something due earlier notifies.';
-comment on column rowcron.worker.wake_at is 'When it wakes by itself. Null: not before its poll ends.';
+comment on column rowcron.worker.lost_at is 'It was silent for too long; its claims are handed out '
+  'again.';
+comment on column rowcron.worker.asleep is 'It waits for a notification or wake_at: whoever makes '
+  'something due earlier notifies.';
+comment on column rowcron.worker.wake_at is 'When it wakes by itself. Null: not before its poll '
+  'ends.';
 comment on column rowcron.worker.unsettled is
-  'Transactions that were writing when it announced its sleep and may not see the announcement (virtual ids). Null: not looked yet.';
+  'Transactions that were writing when it announced its sleep and may not see the announcement '
+    '(virtual ids). Null: not looked yet.';
 
 create table if not exists rowcron.lane (
   queue text not null,
   kind text not null,
   constraint lane_pkey primary key (queue, kind)
 );
-comment on table rowcron.lane is 'Each queue and kind that has had a job, so that a worker of all queues need not look for them among the runs.';
+comment on table rowcron.lane is 'Each queue and kind that has had a job, so that a worker of all '
+  'queues need not look for them among the runs.';
 comment on column rowcron.lane.queue is 'The queue.';
 comment on column rowcron.lane.kind is 'The kind.';
 
@@ -72,7 +79,8 @@ create table if not exists rowcron.executor (
   constraint executor_pkey primary key (owner),
   constraint executor_name_is_unique unique (name)
 );
-comment on table rowcron.executor is 'Which function of schema rowcron_executor runs the SQL jobs of an owner.';
+comment on table rowcron.executor is 'Which function of schema rowcron_executor runs the SQL jobs '
+  'of an owner.';
 comment on column rowcron.executor.owner is 'The owner of jobs, who also owns the function.';
 comment on column rowcron.executor.name is 'The function''s name; random.';
 
@@ -95,17 +103,23 @@ create table if not exists rowcron.change (
 );
 create index if not exists change_job_idx on rowcron.change (job, owner, id);
 comment on table rowcron.change is
-  'Who changed which job, cancelled, repeated or started which run, held or released the whole. Append-only for everybody.';
+  'Who changed which job, cancelled, repeated or started which run, held or released the whole. '
+    'Append-only for everybody.';
 comment on column rowcron.change.id is 'Its number.';
 comment on column rowcron.change.changed_at is 'When, by the database''s clock.';
-comment on column rowcron.change.changed_by is 'The role that did it (current_user, not who logged in).';
-comment on column rowcron.change.action is 'insert, update, delete (of a job), cancel, retry, run (of a run), hold, release, grant.';
+comment on column rowcron.change.changed_by is 'The role that did it (current_user, not who logged '
+  'in).';
+comment on column rowcron.change.action is 'insert, update, delete (of a job), cancel, retry, run '
+  '(of a run), hold, release, grant.';
 comment on column rowcron.change.job_id is 'The job.';
 comment on column rowcron.change.job is 'Its name.';
 comment on column rowcron.change.owner is 'Its owner.';
 comment on column rowcron.change.run_id is 'The run.';
-comment on column rowcron.change.old_values is 'What was: of an update the changed columns, of a delete the whole job.';
-comment on column rowcron.change.new_values is 'What is: of an update the changed columns, of an insert the whole job; what was asked for otherwise.';
-comment on column rowcron.change.xid is 'The transaction, so that a reader can tell which changes it may not have seen yet.';
+comment on column rowcron.change.old_values is 'What was: of an update the changed columns, of a '
+  'delete the whole job.';
+comment on column rowcron.change.new_values is 'What is: of an update the changed columns, of an '
+  'insert the whole job; what was asked for otherwise.';
+comment on column rowcron.change.xid is 'The transaction, so that a reader can tell which changes '
+  'it may not have seen yet.';
 
 reset role;

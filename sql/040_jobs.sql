@@ -1,12 +1,13 @@
--- A row of rowcron.job is judged here. Each insert and update passes _check_job, which knows every rule about
--- a job and says what is wrong, what is allowed and what to write instead; the constraints of chapter 030 are
--- the second line. Then _follow_job parses the schedule and keeps the agenda right. A statement that is
--- refused leaves nothing.
+-- A row of rowcron.job is judged here. Each insert and update passes _check_job, which knows every
+-- rule about a job and says what is wrong, what is allowed and what to write instead; the
+-- constraints of chapter 030 are the second line. Then _follow_job parses the schedule and keeps
+-- the agenda right. A statement that is refused leaves nothing.
 --
--- An edit of when a job runs closes the books first: occurrences that were due under the old schedule and
--- that no worker had fired become one missed entry, so that nothing vanishes and nothing runs that the
--- new schedule does not name. Those that a pause passed over become one skipped entry at the resume. Deleting does the same, and cancels what waits; a run that is running ends as
--- it would, without further attempts.
+-- An edit of when a job runs closes the books first: occurrences that were due under the old
+-- schedule and that no worker had fired become one missed entry, so that nothing vanishes and
+-- nothing runs that the new schedule does not name. Those that a pause passed over become one
+-- skipped entry at the resume. Deleting does the same, and cancels what waits; a run that is
+-- running ends as it would, without further attempts.
 
 set role rowcron_owner;
 
@@ -19,7 +20,8 @@ begin
     raise exception using
       errcode = 'RCOWN',
       message = format('job "%s" cannot be owned by "%s"', new.name, new.owner),
-      detail = format('It is inserted by "%s", and a job belongs to the role that inserts it.', current_user),
+      detail = format('It is inserted by "%s", and a job belongs to the role that inserts it.',
+        current_user),
       hint = format('Leave out the column owner, or first: set role %s;', new.owner);
   end if;
   if (select r.rolsuper from pg_roles as r where r.oid = new.owner)
@@ -36,7 +38,8 @@ begin
 end
 $$;
 comment on function rowcron._check_owner() is
-  'Trigger, before all others: a job belongs to the role that inserts it, and to no superuser. Raises RCOWN.';
+  'Trigger, before all others: a job belongs to the role that inserts it, and to no superuser. '
+    'Raises RCOWN.';
 
 create or replace function rowcron._may_own_kind(owner regrole, kind text) returns boolean
 language sql stable
@@ -45,7 +48,8 @@ as $$
   select kind = 'sql' or coalesce(pg_has_role(owner, to_regrole('rowcron_' || kind), 'usage'), true)
 $$;
 comment on function rowcron._may_own_kind(regrole, text) is
-  'Whether a role may own jobs of this kind: it is a member of rowcron_KIND, or there is no such role.';
+  'Whether a role may own jobs of this kind: it is a member of rowcron_KIND, or there is no such '
+    'role.';
 
 create or replace function rowcron._check_job() returns trigger
 language plpgsql
@@ -87,14 +91,17 @@ begin
   then
     raise exception using
       errcode = 'RCNAM',
-      message = case when new.name is null then 'name must be given' else format('name "%s" is not valid', left(new.name, 60)) end,
+      message = case when new.name is null then 'name must be given'
+        else format('name "%s" is not valid', left(new.name, 60)) end,
       detail = 'A name has 1 to 200 bytes, no dot, no control characters, no space at either end.',
       hint = 'For example ''close-the-books''.';
   end if;
-  if new.queue is null or new.queue = '' or octet_length(new.queue) > 200 or new.queue ~ '[\u0001-\u001f\u007f]' then
+  if new.queue is null or new.queue = '' or octet_length(new.queue) > 200
+    or new.queue ~ '[\u0001-\u001f\u007f]' then
     raise exception using
       errcode = 'RCNAM',
-      message = case when new.queue is null then 'queue must be given' else format('queue "%s" is not valid', left(new.queue, 60)) end,
+      message = case when new.queue is null then 'queue must be given'
+        else format('queue "%s" is not valid', left(new.queue, 60)) end,
       detail = 'A queue has 1 to 200 bytes and no control characters.',
       hint = 'For example ''default'' or ''mail''.';
   end if;
@@ -103,11 +110,14 @@ begin
   if new.kind is null or not kinds ? new.kind then
     raise exception using
       errcode = 'RCKND',
-      message = case when new.kind is null then 'kind must be given' else format('kind "%s" is not known', new.kind) end,
-      detail = format('Kinds are %s.', (select string_agg(k, ', ') from jsonb_array_elements_text(kinds) as k)),
+      message = case when new.kind is null then 'kind must be given'
+        else format('kind "%s" is not known', new.kind) end,
+      detail = format('Kinds are %s.',
+        (select string_agg(k, ', ') from jsonb_array_elements_text(kinds) as k)),
       hint = 'Leave it out for sql. A further kind is added to the setting "kinds".';
   end if;
-  if (tg_op = 'INSERT' or new.kind <> old.kind) and not rowcron._may_own_kind(new.owner, new.kind) then
+  if (tg_op = 'INSERT' or new.kind <> old.kind)
+    and not rowcron._may_own_kind(new.owner, new.kind) then
     raise exception using
       errcode = 'RCOWN',
       message = format('"%s" may not own jobs of kind "%s"', new.owner, new.kind),
@@ -115,7 +125,8 @@ begin
       hint = format('As an administrator: grant rowcron_%s to %s;', new.kind, new.owner);
   end if;
 
-  -- on update only what is changed: whoever pauses a job is not asked for its zone, its grants and its command
+  -- on update only what is changed: whoever pauses a job is not asked for its zone, its grants and
+  -- its command
   if tg_op = 'INSERT' or new.timezone is distinct from old.timezone then
     perform rowcron._check_timezone(new.timezone);
   end if;
@@ -125,25 +136,38 @@ begin
   from (values
     ('priority', new.priority::text, new.priority is null, 'a whole number, 0 unless named'),
     ('max_runs', new.max_runs::text, new.max_runs <= 0, '1 or more, or null for no end'),
-    ('timeout', new.timeout::text, coalesce(new.timeout <= '0' or new.timeout > '30 days', true), 'more than 0, at most 30 days'),
-    ('max_attempts', new.max_attempts::text, coalesce(new.max_attempts not between 1 and 1000, true), '1 to 1000'),
-    ('retry_delay', new.retry_delay::text, coalesce(new.retry_delay < '0' or new.retry_delay > '30 days', true), '0 to 30 days'),
-    ('retry_backoff', new.retry_backoff::text, coalesce(new.retry_backoff not between 1 and 100, true), '1 to 100'),
-    ('max_retry_delay', new.max_retry_delay::text, coalesce(new.max_retry_delay < '0' or new.max_retry_delay > '30 days', true), '0 to 30 days'),
-    ('retry_jitter', new.retry_jitter::text, coalesce(new.retry_jitter not between 0 and 1, true), '0 to 1'),
+    ('timeout', new.timeout::text, coalesce(new.timeout <= '0' or new.timeout > '30 days', true),
+      'more than 0, at most 30 days'),
+    ('max_attempts', new.max_attempts::text,
+      coalesce(new.max_attempts not between 1 and 1000, true), '1 to 1000'),
+    ('retry_delay', new.retry_delay::text,
+      coalesce(new.retry_delay < '0' or new.retry_delay > '30 days', true), '0 to 30 days'),
+    ('retry_backoff', new.retry_backoff::text,
+      coalesce(new.retry_backoff not between 1 and 100, true), '1 to 100'),
+    ('max_retry_delay', new.max_retry_delay::text,
+      coalesce(new.max_retry_delay < '0' or new.max_retry_delay > '30 days', true), '0 to 30 days'),
+    ('retry_jitter', new.retry_jitter::text, coalesce(new.retry_jitter not between 0 and 1, true),
+      '0 to 1'),
     ('missed_grace', new.missed_grace::text, coalesce(new.missed_grace < '0', true), '0 or more'),
-    ('max_missed', new.max_missed::text, coalesce(new.max_missed not between 1 and 10000, true), '1 to 10000'),
+    ('max_missed', new.max_missed::text, coalesce(new.max_missed not between 1 and 10000, true),
+      '1 to 10000'),
     ('max_running', new.max_running::text, new.max_running <= 0, '1 or more, or null for no limit'),
-    ('max_lost', new.max_lost::text, coalesce(new.max_lost not between 1 and 1000, true), '1 to 1000'),
-    ('jitter', new.jitter::text, new.jitter < '0' or new.jitter > '30 days', '0 to 30 days, or null for none'),
+    ('max_lost', new.max_lost::text, coalesce(new.max_lost not between 1 and 1000, true),
+      '1 to 1000'),
+    ('jitter', new.jitter::text, new.jitter < '0' or new.jitter > '30 days',
+      '0 to 30 days, or null for none'),
     ('keep', new.keep::text, new.keep <= '0', 'more than 0, or null for as long as the ledger'),
     ('starts_at', new.starts_at::text, not isfinite(new.starts_at), 'an instant, or null'),
     ('ends_at', new.ends_at::text, new.ends_at <= new.starts_at, 'after starts_at, or null'),
-    ('on_missed', new.on_missed, coalesce(new.on_missed not in ('latest', 'skip', 'all'), true), 'latest, skip, all'),
-    ('on_overlap', new.on_overlap, coalesce(new.on_overlap not in ('skip', 'wait', 'allow'), true), 'skip, wait, allow'),
+    ('on_missed', new.on_missed, coalesce(new.on_missed not in ('latest', 'skip', 'all'), true),
+      'latest, skip, all'),
+    ('on_overlap', new.on_overlap, coalesce(new.on_overlap not in ('skip', 'wait', 'allow'), true),
+      'skip, wait, allow'),
     ('on_lost', new.on_lost, coalesce(new.on_lost not in ('retry', 'fail'), true), 'retry, fail'),
-    ('on_gap', new.on_gap, new.on_gap not in ('run', 'skip'), 'run, skip, or null: by the form of the schedule'),
-    ('on_fold', new.on_fold, new.on_fold not in ('once', 'twice'), 'once, twice, or null: by the form of the schedule'),
+    ('on_gap', new.on_gap, new.on_gap not in ('run', 'skip'),
+      'run, skip, or null: by the form of the schedule'),
+    ('on_fold', new.on_fold, new.on_fold not in ('once', 'twice'),
+      'once, twice, or null: by the form of the schedule'),
     ('enabled', new.enabled::text, new.enabled is null, 'true or false')
   ) as c (field, given, wrong, allowed)
   where c.wrong
@@ -151,7 +175,8 @@ begin
   if field is not null then
     raise exception using
       errcode = 'RCLIM',
-      message = case when bad is null then field || ' must be given' else format('%s "%s" is out of range', field, bad) end,
+      message = case when bad is null then field || ' must be given'
+        else format('%s "%s" is out of range', field, bad) end,
       detail = format('Allowed: %s.', allowed),
       hint = format('Leave out the column %s for its default.', field);
   end if;
@@ -166,7 +191,8 @@ begin
 end
 $$;
 comment on function rowcron._check_job() is
-  'Trigger: refuses a job that breaks a rule, naming the field, what is allowed and an example. Raises RCNAM, RCKND, RCTZN, RCLIM, RCCMD, RCCON, RCOWN.';
+  'Trigger: refuses a job that breaks a rule, naming the field, what is allowed and an example. '
+    'Raises RCNAM, RCKND, RCTZN, RCLIM, RCCMD, RCCON, RCOWN.';
 
 create or replace function rowcron._check_command(job rowcron.job) returns void
 language plpgsql stable
@@ -175,10 +201,12 @@ as $$
 declare
   bare text;
 begin
-  if job.command is null or btrim(job.command, E' \t\r\n') = '' or octet_length(job.command) > 1048576 then
+  if job.command is null or btrim(job.command, E' \t\r\n') = ''
+    or octet_length(job.command) > 1048576 then
     raise exception using
       errcode = 'RCCMD',
-      message = format('command of job "%s" is %s', job.name, case when octet_length(job.command) > 1048576 then 'longer than 1 MiB' else 'empty' end),
+      message = format('command of job "%s" is %s', job.name, case
+        when octet_length(job.command) > 1048576 then 'longer than 1 MiB' else 'empty' end),
       detail = 'A command has 1 byte to 1 MiB.',
       hint = 'For example ''select 1''; put long code into a function and call it.';
   end if;
@@ -205,7 +233,8 @@ begin
           errcode = 'RCCON',
           message = format('"%s" may not use the connection "%s"', job.owner, job.connection),
           detail = 'A job with a connection runs as whoever that connection logs in as.',
-          hint = format('As an administrator: select rowcron.grant_connection(%L, %L);', job.connection, job.owner);
+          hint = format('As an administrator: select rowcron.grant_connection(%L, %L);',
+            job.connection, job.owner);
       end if;
     elsif bare ~* ('^(vacuum|create\s+(unique\s+)?index\s+concurrently|drop\s+index\s+concurrently'
       || '|reindex\s+(\([^)]*\)\s*)?(index|table|schema|database|system)\s+concurrently|alter\s+system'
@@ -213,15 +242,18 @@ begin
     then
       raise exception using
         errcode = 'RCCMD',
-        message = format('"%s" cannot run inside a job''s transaction', left(split_part(bare, E'\n', 1), 60)),
+        message = format('"%s" cannot run inside a job''s transaction',
+          left(split_part(bare, E'\n', 1), 60)),
         detail = 'A SQL job is one transaction: its effect and its record commit together.',
-        hint = 'Name a connection of the worker''s configuration in the column connection to run it outside of one.';
+        hint = 'Name a connection of the worker''s configuration in the column connection to run '
+          'it outside of one.';
     end if;
   elsif job.kind = 'http' then
     if job.command !~* '^\s*([A-Z]+\s+)?https?://[^\s/?#]+\S*\s*(\r?\n|$)' then
       raise exception using
         errcode = 'RCCMD',
-        message = format('command "%s" is not an http request', left(split_part(job.command, E'\n', 1), 60)),
+        message = format('command "%s" is not an http request',
+          left(split_part(job.command, E'\n', 1), 60)),
         detail = 'Its first line is [METHOD] URL, the URL begins with http:// or https://.',
         hint = 'For example ''POST https://example.org/hook''.';
     end if;
@@ -230,17 +262,20 @@ begin
     then
       raise exception using
         errcode = 'RCCMD',
-        message = format('method "%s" is not known', (regexp_match(job.command, '^\s*([A-Za-z]+)'))[1]),
+        message = format('method "%s" is not known',
+          (regexp_match(job.command, '^\s*([A-Za-z]+)'))[1]),
         detail = 'Methods are GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.',
         hint = 'For example ''POST https://example.org/hook''.';
     end if;
     bare := (
       select l.line
-      from string_to_table(regexp_replace(job.command, E'\r', '', 'g'), E'\n') with ordinality as l (line, n)
+      from string_to_table(regexp_replace(job.command, E'\r', '', 'g'),
+        E'\n') with ordinality as l (line, n)
       where l.n > 1 and l.line <> ''
         and (l.line !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+:[^\u0001-\u0008\u000a-\u001f]*$'
           or (l.line ~* '^expect-status:'
-            and l.line !~ '^[^:]+:\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?(\s*,\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?)*\s*$'))
+            and l.line !~
+              '^[^:]+:\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?(\s*,\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?)*\s*$'))
       order by l.n
       limit 1
     );
@@ -248,7 +283,8 @@ begin
       raise exception using
         errcode = 'RCCMD',
         message = format('header line "%s" is not valid', left(bare, 60)),
-        detail = 'After the first line each line is Name: value; Expect-Status takes codes and ranges.',
+        detail = 'After the first line each line is Name: value; Expect-Status takes codes and '
+          'ranges.',
         hint = 'For example ''Expect-Status: 200-299, 404''.';
     end if;
   elsif job.kind = 'python' then
@@ -256,7 +292,8 @@ begin
       raise exception using
         errcode = 'RCCMD',
         message = format('command "%s" is not a handler''s name', left(job.command, 60)),
-        detail = 'A python job names a registered handler: a letter, then letters, digits, _ . : -.',
+        detail = 'A python job names a registered handler: a letter, then letters, digits, _ . : '
+          '-.',
         hint = 'For example ''send_mail''.';
     end if;
   end if;

@@ -1,7 +1,7 @@
--- The agenda follows the job. What a schedule means is parsed once, when the job is stored; moving on from an
--- occurrence is then arithmetic on bit masks. Only a change of when a job runs locks its agenda row; the row is
--- locked before anything is judged, so that a worker that fires at the same instant is either before the edit
--- or after it.
+-- The agenda follows the job. What a schedule means is parsed once, when the job is stored; moving
+-- on from an occurrence is then arithmetic on bit masks. Only a change of when a job runs locks its
+-- agenda row; the row is locked before anything is judged, so that a worker that fires at the same
+-- instant is either before the edit or after it.
 
 set role rowcron_owner;
 
@@ -17,19 +17,20 @@ begin
   if not job.enabled or parsed is null or runs_fired >= job.max_runs then
     return null;
   end if;
-  -- the window is closed on the left: an occurrence at starts_at itself counts
+  -- the window is closed on the left: an occurrence at starts_at itself counts, and @after counts from there
   following := rowcron._next(
-    parsed, greatest(after, job.starts_at - interval '1 microsecond'), job.timezone,
-    coalesce(job.starts_at, job.created_at), job.on_gap, job.on_fold);
+    parsed, greatest(after, job.starts_at - case when parsed.form = 'after' then interval '0' else '1 microsecond' end),
+    job.timezone, coalesce(job.starts_at, job.created_at), job.on_gap, job.on_fold);
   return case when following >= job.ends_at then null else following end;
 end
 $$;
 comment on function rowcron._next_in_window(rowcron.job, rowcron._parsed, timestamptz, bigint) is
   'The job''s next occurrence after an instant within its window; null when paused, over or none.';
 
--- Occurrences that are due by `at` under the agenda as it stands, and that nobody fired; of a paused job those
--- that the pause passed over.
-create or replace function rowcron._close_books(job rowcron.job, at timestamptz, why text) returns void
+-- Occurrences that are due by `at` under the agenda as it stands, and that nobody fired; of a
+-- paused job those that the pause passed over.
+create or replace function rowcron._close_books(job rowcron.job, at timestamptz,
+  why text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -53,11 +54,13 @@ begin
     end if;
     last := first;
     if first <= upto and (entry.parsed).form in ('cron', 'every') then
-      passed := 1 + rowcron._count(entry.parsed, first, upto, job.timezone, anchor, job.on_gap, job.on_fold);
+      passed := 1 + rowcron._count(entry.parsed, first, upto, job.timezone, anchor, job.on_gap,
+        job.on_fold);
       last := rowcron._previous(entry.parsed, upto, job.timezone, anchor, job.on_gap, job.on_fold);
     end if;
   exception when others then
-    why := 'schedule cannot be computed: ' || sqlerrm;  -- must not stand in the way of its correction
+    -- must not stand in the way of its correction
+    why := 'schedule cannot be computed: ' || sqlerrm;
     last := first;
   end;
   if first <= upto then
@@ -66,7 +69,8 @@ begin
       due_at, finished_at, outcome, reason
     )
     values (
-      job.id, job.name, job.owner, job.queue, job.kind, true, last, first, passed, first, clock_timestamp(),
+      job.id, job.name, job.owner, job.queue, job.kind, true, last, first, passed, first,
+      clock_timestamp(),
       case when entry.enabled then 'missed' else 'skipped' end,
       case when entry.enabled then why else 'paused' end
     );
@@ -77,7 +81,9 @@ begin
 end
 $$;
 comment on function rowcron._close_books(rowcron.job, timestamptz, text) is
-  'Before an edit or a deletion: occurrences due and not fired become one missed entry, those that a pause passed over one skipped entry, and the high-water mark rises to now. Locks the agenda row.';
+  'Before an edit or a deletion: occurrences due and not fired become one missed entry, those that '
+    'a pause passed over one skipped entry, and the high-water mark rises to now. Locks the agenda '
+      'row.';
 
 create or replace function rowcron._follow_job() returns trigger
 language plpgsql security definer
@@ -89,12 +95,15 @@ declare
   following timestamptz;
 begin
   if tg_op = 'UPDATE'
-    and (new.schedule, new.timezone, new.starts_at, new.ends_at, new.max_runs, new.enabled, new.on_gap, new.on_fold)
+    and (new.schedule, new.timezone, new.starts_at, new.ends_at, new.max_runs, new.enabled,
+      new.on_gap, new.on_fold)
       is not distinct from
-      (old.schedule, old.timezone, old.starts_at, old.ends_at, old.max_runs, old.enabled, old.on_gap, old.on_fold)
+      (old.schedule, old.timezone, old.starts_at, old.ends_at, old.max_runs, old.enabled,
+        old.on_gap, old.on_fold)
     and (new.name = old.name or new.schedule !~* '\mh\M')
   then
-    if (new.queue, new.kind, new.max_running) is distinct from (old.queue, old.kind, old.max_running) then
+    if (new.queue, new.kind, new.max_running) is distinct
+      from (old.queue, old.kind, old.max_running) then
       insert into rowcron.lane (queue, kind) values (new.queue, new.kind) on conflict do nothing;
       update rowcron.agenda as a
       set queue = new.queue, kind = new.kind, max_running = new.max_running
@@ -106,7 +115,8 @@ begin
     end if;
     if tg_op = 'INSERT' then
       insert into rowcron.lane (queue, kind) values (new.queue, new.kind) on conflict do nothing;
-      insert into rowcron.agenda (job_id, owner, queue, kind, enabled, max_running, parsed, high_water, booted_at)
+      insert into rowcron.agenda (job_id, owner, queue, kind, enabled, max_running, parsed,
+      high_water, booted_at)
       values (
         new.id, new.owner, new.queue, new.kind, new.enabled, new.max_running, meaning, at,
         case when (meaning).form = 'reboot' then pg_postmaster_start_time() end);
@@ -167,7 +177,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select to_char(at at time zone timezone, 'YYYY-MM-DD HH24:MI:SS') || ' ' || timezone
 $$;
-comment on function rowcron._local_text(timestamptz, text) is 'An instant as a person in that zone writes it; the same under every session setting.';
+comment on function rowcron._local_text(timestamptz, text)
+  is 'An instant as a person in that zone writes it; the same under every session setting.';
 
 create or replace function rowcron._forget_job() returns trigger
 language plpgsql security definer
@@ -193,7 +204,8 @@ begin
 end
 $$;
 comment on function rowcron._forget_job() is
-  'Trigger: a deleted job''s unfired occurrences become missed, its waiting runs cancelled; a running one ends as it would.';
+  'Trigger: a deleted job''s unfired occurrences become missed, its waiting runs cancelled; a '
+    'running one ends as it would.';
 
 drop trigger if exists c10_follow on rowcron.job;
 create trigger c10_follow after insert or update on rowcron.job
@@ -202,8 +214,8 @@ drop trigger if exists b20_forget on rowcron.job;
 create trigger b20_forget before delete on rowcron.job
 for each row execute function rowcron._forget_job();
 
--- Who changed which job: the first trigger runs with the caller's rights and says who that is; nothing of the
--- caller's can run between it and the second (see chapter 032).
+-- Who changed which job: the first trigger runs with the caller's rights and says who that is;
+-- nothing of the caller's can run between it and the second (see chapter 032).
 create or replace function rowcron._name_actor() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -213,7 +225,8 @@ begin
   return null;
 end
 $$;
-comment on function rowcron._name_actor() is 'Trigger: tells the next trigger who is changing the job.';
+comment on function rowcron._name_actor() is 'Trigger: tells the next trigger who is changing the '
+  'job.';
 
 create or replace function rowcron._record_change() returns trigger
 language plpgsql security definer
@@ -238,11 +251,13 @@ begin
     before := jsonb_strip_nulls(to_jsonb(old));
   end if;
   insert into rowcron.change (changed_by, action, job_id, job, owner, old_values, new_values)
-  values (current_setting('rowcron.actor'), lower(tg_op), job.id, job.name, job.owner, before, after);
+  values (current_setting('rowcron.actor'), lower(tg_op), job.id, job.name, job.owner, before,
+    after);
   return null;
 end
 $$;
-comment on function rowcron._record_change() is 'Trigger: writes into rowcron.change who changed a job, and what.';
+comment on function rowcron._record_change() is 'Trigger: writes into rowcron.change who changed a '
+  'job, and what.';
 
 drop trigger if exists d10_name_actor on rowcron.job;
 create trigger d10_name_actor after insert or update or delete on rowcron.job

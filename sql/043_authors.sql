@@ -1,10 +1,11 @@
--- What authors call. All of it runs with the caller's own rights: schedule, pause, resume and unschedule
--- are an insert, update or delete of rowcron.job that row security judges; enqueue is an insert into
--- rowcron.run of the few columns that an author may fill. Somebody else's job is answered as if there were none.
+-- What authors call. All of it runs with the caller's own rights: schedule, pause, resume and
+-- unschedule are an insert, update or delete of rowcron.job that row security judges; enqueue is an
+-- insert into rowcron.run of the few columns that an author may fill. Somebody else's job is
+-- answered as if there were none.
 --
--- A key: within key_ttl the same key of the same job returns the run that it named first, running or ended.
--- Callers at once queue up behind the first, whose commit decides; in REPEATABLE READ a caller whose
--- snapshot is older than that commit gets 40001 and tries again.
+-- A key: within key_ttl the same key of the same job returns the run that it named first, running
+-- or ended. Callers at once queue up behind the first, whose commit decides; in REPEATABLE READ a
+-- caller whose snapshot is older than that commit gets 40001 and tries again.
 
 set role rowcron_owner;
 
@@ -14,10 +15,12 @@ set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     to_regrole(quote_ident(name)),
-    -- as regrole prints it, or in other case; anything else to_regrole may refuse with a syntax error
+    -- as regrole prints it, or in other case; anything else to_regrole may refuse with a syntax
+    -- error
     case when name ~ '^("([^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)$' then to_regrole(name) end)
 $$;
-comment on function rowcron._role_named(text) is 'A role by its name, quoted or not; null when there is none.';
+comment on function rowcron._role_named(text) is 'A role by its name, quoted or not; null when '
+  'there is none.';
 
 create or replace function rowcron._job_named(name text, owner text) returns rowcron.job
 language plpgsql stable
@@ -39,7 +42,8 @@ begin
   if wanted.id is null then
     raise exception using
       errcode = 'RCNOJ',
-      message = case when name is null then 'a job''s name must be given' else format('there is no job "%s"', name) end,
+      message = case when name is null then 'a job''s name must be given'
+        else format('there is no job "%s"', name) end,
       detail = format('"%s" sees no such job of "%s".', current_user, owner),
       hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
   end if;
@@ -76,7 +80,8 @@ begin
   if rowcron._role_named(schedule.owner) is null then
     raise exception using
       errcode = 'RCOWN',
-      message = case when schedule.owner is null then 'a job''s owner must be given' else format('there is no role "%s"', schedule.owner) end,
+      message = case when schedule.owner is null then 'a job''s owner must be given'
+        else format('there is no role "%s"', schedule.owner) end,
       detail = 'A job belongs to a role, whose rights it has.',
       hint = 'Leave out the owner: the job is then yours.';
   end if;
@@ -104,9 +109,11 @@ begin
   where k not in ('name', 'owner');
   columns := coalesce(columns, 'name');
   excluded := coalesce(excluded, 'excluded.name');
-  -- An insert alone would do, but it would be judged as a whole job, and a change may name one column.
+  -- An insert alone would do, but it would be judged as a whole job, and a change may name one
+  -- column.
   execute format(
-    'update rowcron.job as j set (%1$s) = row (%2$s) from jsonb_populate_record(null::rowcron.job, $1) as excluded '
+    'update rowcron.job as j set (%1$s) = row (%2$s) from jsonb_populate_record(null::rowcron.job, '
+      '$1) as excluded '
     'where j.name = excluded.name and j.owner = excluded.owner returning j.id', columns, excluded)
   into job_id using given;
   if job_id is null then
@@ -123,9 +130,11 @@ begin
 end
 $$;
 comment on function rowcron.schedule is
-  'Creates a job, or changes only the columns named of the one that exists, and returns its id. To empty a column, update rowcron.job. Raises what an insert raises.';
+  'Creates a job, or changes only the columns named of the one that exists, and returns its id. To '
+    'empty a column, update rowcron.job. Raises what an insert raises.';
 
-create or replace function rowcron.unschedule(name text, owner text default current_user) returns bigint
+create or replace function rowcron.unschedule(name text,
+  owner text default current_user) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -144,9 +153,11 @@ begin
 end
 $$;
 comment on function rowcron.unschedule(text, text) is
-  'Deletes a job; its history stays, what waits is cancelled, what runs ends. Returns the id. Raises RCNOJ, RCOWN.';
+  'Deletes a job; its history stays, what waits is cancelled, what runs ends. Returns the id. '
+    'Raises RCNOJ, RCOWN.';
 
-create or replace function rowcron._set_enabled(name text, owner text, wanted boolean) returns bigint
+create or replace function rowcron._set_enabled(name text, owner text,
+  wanted boolean) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -164,7 +175,8 @@ begin
   return job.id;
 end
 $$;
-comment on function rowcron._set_enabled(text, text, boolean) is 'Pauses or resumes. Raises RCNOJ, RCOWN.';
+comment on function rowcron._set_enabled(text, text, boolean)
+  is 'Pauses or resumes. Raises RCNOJ, RCOWN.';
 
 create or replace function rowcron.pause(name text, owner text default current_user) returns bigint
 language sql
@@ -173,7 +185,8 @@ as $$
   select rowcron._set_enabled(name, owner, false)
 $$;
 comment on function rowcron.pause(text, text) is
-  'Pauses a job: it is never due, and its runs that are ready stand still. Returns the id. Raises RCNOJ, RCOWN.';
+  'Pauses a job: it is never due, and its runs that are ready stand still. Returns the id. Raises '
+    'RCNOJ, RCOWN.';
 
 create or replace function rowcron.resume(name text, owner text default current_user) returns bigint
 language sql
@@ -182,6 +195,7 @@ as $$
   select rowcron._set_enabled(name, owner, true)
 $$;
 comment on function rowcron.resume(text, text) is
-  'Resumes a paused job: its next occurrence is the first after now. Returns the id. Raises RCNOJ, RCOWN.';
+  'Resumes a paused job: its next occurrence is the first after now. Returns the id. Raises RCNOJ, '
+    'RCOWN.';
 
 reset role;

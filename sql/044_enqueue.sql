@@ -1,6 +1,6 @@
--- Runs on demand. An author may insert into rowcron.run the columns that describe a run that nobody holds yet;
--- row security allows this for its own jobs, and the claim compares the run with its job once more, so that a
--- row inserted by hand gains nothing.
+-- Runs on demand. An author may insert into rowcron.run the columns that describe a run that nobody
+-- holds yet; row security allows this for its own jobs, and the claim compares the run with its job
+-- once more, so that a row inserted by hand gains nothing.
 
 set role rowcron_owner;
 
@@ -14,7 +14,8 @@ declare
   at timestamptz := clock_timestamp();
   run_id bigint;
 begin
-  if key is not null and (key = '' or octet_length(key) > 500 or key_ttl is null or key_ttl <= '0' or key_ttl > '366 days') then
+  if key is not null and (key = '' or octet_length(key) > 500 or key_ttl is null or key_ttl <= '0'
+    or key_ttl > '366 days') then
     raise exception using
       errcode = 'RCKEY',
       message = format('key "%s" or its time to live "%s" is not valid', left(key, 60), key_ttl),
@@ -37,13 +38,16 @@ begin
   end if;
   for attempt in 1..3 loop
     insert into rowcron.run (
-      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause, key,
+      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause,
+      key,
       key_expires_at, args
     )
     values (
-      job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command end,
+      job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python'
+        then job.command end,
       case when due_at > at then 'waiting' else 'ready' end, case when due_at > at then 'time' end,
-      coalesce(priority, job.priority), coalesce(due_at, at), not job.enabled, key, at + key_ttl, args
+      coalesce(priority, job.priority), coalesce(due_at, at), not job.enabled, key, at + key_ttl,
+        args
     )
     returning id into run_id;
     -- no row: the key names a run (trigger _take_key)
@@ -58,7 +62,8 @@ begin
 end
 $$;
 comment on function rowcron._enqueue(rowcron.job, jsonb, timestamptz, text, interval, integer) is
-  'Inserts a run of a job that the caller may see, or returns the run that the key names. Raises RCKEY, RCCMD, RCLIM.';
+  'Inserts a run of a job that the caller may see, or returns the run that the key names. Raises '
+    'RCKEY, RCCMD, RCLIM.';
 
 create or replace function rowcron._take_key() returns trigger
 language plpgsql security definer
@@ -77,7 +82,8 @@ begin
 end
 $$;
 comment on function rowcron._take_key() is
-  'Trigger: a run with a key is inserted only if the key is free or expired. Waits for whoever is taking the same key.';
+  'Trigger: a run with a key is inserted only if the key is free or expired. Waits for whoever is '
+    'taking the same key.';
 
 drop trigger if exists a10_take_key on rowcron.run;
 create trigger a10_take_key before insert on rowcron.run
@@ -91,10 +97,12 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$
   select rowcron._enqueue(
-    rowcron._job_named(job, owner), args, due_at, key, case when key is not null then key_ttl end, priority)
+    rowcron._job_named(job, owner), args, due_at, key, case when key is not null then key_ttl end,
+      priority)
 $$;
 comment on function rowcron.enqueue(text, jsonb, timestamptz, text, interval, integer, text) is
-  'A run on demand, due now or at due_at; returns its id. The same key of the same job within key_ttl returns the run that exists. Raises RCNOJ, RCKEY, RCCMD, RCLIM.';
+  'A run on demand, due now or at due_at; returns its id. The same key of the same job within '
+    'key_ttl returns the run that exists. Raises RCNOJ, RCKEY, RCCMD, RCLIM.';
 
 create or replace function rowcron.enqueue_many(
   job text, args jsonb[], due_at timestamptz default null, priority integer default null,
@@ -123,19 +131,22 @@ begin
   end if;
   return query
   insert into rowcron.run (
-    job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause, args
+    job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause,
+      args
   )
   select
     wanted.id, wanted.name, wanted.owner, wanted.queue, wanted.kind,
     case when wanted.kind = 'python' then wanted.command end,
     case when enqueue_many.due_at > at then 'waiting' else 'ready' end,
     case when enqueue_many.due_at > at then 'time' end,
-    coalesce(enqueue_many.priority, wanted.priority), coalesce(enqueue_many.due_at, at), not wanted.enabled, a.args
+    coalesce(enqueue_many.priority, wanted.priority), coalesce(enqueue_many.due_at, at),
+      not wanted.enabled, a.args
   from unnest(enqueue_many.args) as a (args)
   returning id;
 end
 $$;
 comment on function rowcron.enqueue_many(text, jsonb[], timestamptz, integer, text) is
-  'A run for each element of args, in one statement; returns their ids in order. Raises RCNOJ, RCCMD, RCLIM.';
+  'A run for each element of args, in one statement; returns their ids in order. Raises RCNOJ, '
+    'RCCMD, RCLIM.';
 
 reset role;

@@ -1,6 +1,7 @@
--- What is asked for by a row in rowcron.change (chapter 032): cancel, retry, run_now, hold, release, grants.
--- The first trigger signs the row as whoever inserts it, the second carries out what the signer may ask for
--- and fills in what became of it, so that each such deed is recorded by the statement that does it.
+-- What is asked for by a row in rowcron.change (chapter 032): cancel, retry, run_now, hold,
+-- release, grants. The first trigger signs the row as whoever inserts it, the second carries out
+-- what the signer may ask for and fills in what became of it, so that each such deed is recorded by
+-- the statement that does it.
 
 set role rowcron_owner;
 
@@ -26,7 +27,8 @@ begin
   return new;
 end
 $$;
-comment on function rowcron._sign_change() is 'Trigger: a change bears the name of the role that asks. Raises RCOWN.';
+comment on function rowcron._sign_change() is 'Trigger: a change bears the name of the role that '
+  'asks. Raises RCOWN.';
 
 create or replace function rowcron._may(who text, owner regrole) returns boolean
 language sql stable
@@ -36,7 +38,9 @@ as $$
     or pg_has_role(who, 'rowcron_operator', 'usage')
     or pg_has_role(who, 'rowcron_owner', 'usage')
 $$;
-comment on function rowcron._may(text, regrole) is 'Whether a role may cancel, retry and run what this owner''s jobs do: the owner itself and operators.';
+comment on function rowcron._may(text, regrole)
+  is 'Whether a role may cancel, retry and run what this owner''s jobs do: the owner itself and '
+    'operators.';
 
 create or replace function rowcron._cancel(asked rowcron.change) returns rowcron.change
 language plpgsql
@@ -50,7 +54,8 @@ begin
   if live.id is null or not rowcron._may(asked.changed_by, live.owner) then
     raise exception using
       errcode = 'RCNOR',
-      message = case when asked.run_id is null then 'a run must be named' else format('run %s is not live', asked.run_id) end,
+      message = case when asked.run_id is null then 'a run must be named'
+        else format('run %s is not live', asked.run_id) end,
       detail = 'It has ended, or never was, or is somebody else''s.',
       hint = 'select * from rowcron.active; shows what is live.';
   end if;
@@ -84,7 +89,8 @@ begin
     if ended.run_id is null or not rowcron._may(asked.changed_by, ended.owner) then
       raise exception using
         errcode = 'RCNOR',
-        message = case when asked.run_id is null then 'a run must be named' else format('run %s has not ended', asked.run_id) end,
+        message = case when asked.run_id is null then 'a run must be named'
+          else format('run %s has not ended', asked.run_id) end,
         detail = 'It is live, or never was, or is somebody else''s.',
         hint = 'select * from rowcron.history; shows what has ended.';
     end if;
@@ -110,8 +116,10 @@ begin
     job_id, job, owner, queue, kind, handler, state, priority, due_at, through_pause, args, retry_of
   )
   values (
-    job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command end, 'ready',
-    job.priority, clock_timestamp(), not job.enabled, coalesce(asked.new_values, ended.args), ended.run_id
+    job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command
+      end, 'ready',
+    job.priority, clock_timestamp(), not job.enabled, coalesce(asked.new_values, ended.args),
+      ended.run_id
   )
   returning id into asked.run_id;
   asked.job_id := job.id;
@@ -121,7 +129,8 @@ begin
 end
 $$;
 comment on function rowcron._run_again(rowcron.change) is
-  'A new run of a job, for run_now, or of an ended run''s job with its args, for retry. Raises RCNOJ, RCNOR, RCCMD.';
+  'A new run of a job, for run_now, or of an ended run''s job with its args, for retry. Raises '
+    'RCNOJ, RCNOR, RCCMD.';
 
 create or replace function rowcron._carry_out() returns trigger
 language plpgsql security definer
@@ -135,7 +144,8 @@ begin
   elsif new.action in ('run', 'retry') then
     return rowcron._run_again(new);
   elsif new.action in ('hold', 'release') then
-    if not pg_has_role(new.changed_by, 'rowcron_operator', 'usage') and not pg_has_role(new.changed_by, 'rowcron_owner', 'usage') then
+    if not pg_has_role(new.changed_by, 'rowcron_operator', 'usage')
+      and not pg_has_role(new.changed_by, 'rowcron_owner', 'usage') then
       raise exception using
         errcode = 'RCOWN',
         message = format('"%s" may not hold or release', new.changed_by),
@@ -144,7 +154,8 @@ begin
     end if;
     new.old_values := (select s.value from rowcron.setting as s where s.name = 'hold' for update);
     new.new_values := case when new.action = 'hold' then jsonb_build_object(
-      'reason', coalesce(new.new_values ->> 'reason', ''), 'by', new.changed_by, 'at', new.changed_at) else 'null' end;
+      'reason', coalesce(new.new_values ->> 'reason', ''), 'by', new.changed_by, 'at',
+        new.changed_at) else 'null' end;
     update rowcron.setting as s set value = new.new_values where s.name = 'hold';
     perform rowcron._notify();
   elsif new.action = 'grant' then
@@ -159,7 +170,8 @@ begin
     if favoured is null or coalesce(new.new_values ->> 'connection', '') = '' then
       raise exception using
         errcode = 'RCCON',
-        message = format('connection "%s" cannot be granted to "%s"', new.new_values ->> 'connection', new.new_values ->> 'grantee'),
+        message = format('connection "%s" cannot be granted to "%s"',
+          new.new_values ->> 'connection', new.new_values ->> 'grantee'),
         detail = 'A connection has a name, and a role must exist.',
         hint = 'select rowcron.grant_connection(''admin'', ''alice'');';
     end if;
@@ -175,7 +187,8 @@ begin
 end
 $$;
 comment on function rowcron._carry_out() is
-  'Trigger: does what a change asks for, as far as its signer may. Raises RCOWN, RCNOJ, RCNOR, RCCON.';
+  'Trigger: does what a change asks for, as far as its signer may. Raises RCOWN, RCNOJ, RCNOR, '
+    'RCCON.';
 
 drop trigger if exists a10_sign on rowcron.change;
 create trigger a10_sign before insert on rowcron.change
@@ -192,7 +205,8 @@ as $$
   insert into rowcron.change (action, run_id) values ('cancel', run) returning new_values #>> '{}'
 $$;
 comment on function rowcron.cancel(bigint) is
-  'Cancels a run: "cancelled" when it had not started, "asked" when its worker is told to stop it. Raises RCNOR.';
+  'Cancels a run: "cancelled" when it had not started, "asked" when its worker is told to stop it. '
+    'Raises RCNOR.';
 
 create or replace function rowcron.retry(run bigint) returns bigint
 language sql
@@ -201,9 +215,11 @@ as $$
   insert into rowcron.change (action, run_id) values ('retry', run) returning run_id
 $$;
 comment on function rowcron.retry(bigint) is
-  'Runs an ended run''s job again with the same args; returns the new run, whose retry_of names the old. Raises RCNOR, RCNOJ.';
+  'Runs an ended run''s job again with the same args; returns the new run, whose retry_of names '
+    'the old. Raises RCNOR, RCNOJ.';
 
-create or replace function rowcron.run_now(job text, args jsonb default null, owner text default current_user) returns bigint
+create or replace function rowcron.run_now(job text, args jsonb default null,
+  owner text default current_user) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -218,16 +234,19 @@ begin
 end
 $$;
 comment on function rowcron.run_now(text, jsonb, text) is
-  'Runs a job now, also a paused one; returns the run. Recorded in rowcron.change. Raises RCNOJ, RCCMD.';
+  'Runs a job now, also a paused one; returns the run. Recorded in rowcron.change. Raises RCNOJ, '
+    'RCCMD.';
 
 create or replace function rowcron.hold(reason text default '') returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into rowcron.change (action, new_values) values ('hold', jsonb_build_object('reason', reason))
+  insert into rowcron.change (action, new_values) values ('hold',
+    jsonb_build_object('reason', reason))
 $$;
 comment on function rowcron.hold(text) is
-  'Everything stands still: nothing fires, nothing is claimed; what runs ends. For operators. Raises RCOWN.';
+  'Everything stands still: nothing fires, nothing is claimed; what runs ends. For operators. '
+    'Raises RCOWN.';
 
 create or replace function rowcron.release() returns void
 language sql
@@ -235,6 +254,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   insert into rowcron.change (action) values ('release')
 $$;
-comment on function rowcron.release() is 'Ends hold(). What fell due meanwhile is treated as missed. For operators. Raises RCOWN.';
+comment on function rowcron.release() is 'Ends hold(). What fell due meanwhile is treated as '
+  'missed. For operators. Raises RCOWN.';
 
 reset role;

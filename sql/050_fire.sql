@@ -1,10 +1,11 @@
--- Time becomes runs. Firing takes jobs whose occurrence has come, decides what becomes of each occurrence that
--- is due (run, missed, skipped), moves the job on, all in one statement a chunk, and compares nothing with any
--- clock but the instant it is given. Races: jobs are locked with SKIP LOCKED, so that two workers never wait for
--- each other; job and agenda are read under that lock, in a statement of its own, so that an edit is either before
--- or after; next_run_at is always above the high-water mark, which the same statement raises; and a unique index
--- allows one live run an occurrence. A job whose schedule cannot be computed any
--- more (a zone that left the server's tzdata) is taken off the agenda with an entry that says so, and harms no other.
+-- Time becomes runs. Firing takes jobs whose occurrence has come, decides what becomes of each
+-- occurrence that is due (run, missed, skipped), moves the job on, all in one statement a chunk,
+-- and compares nothing with any clock but the instant it is given. Races: jobs are locked with SKIP
+-- LOCKED, so that two workers never wait for each other; job and agenda are read under that lock,
+-- in a statement of its own, so that an edit is either before or after; next_run_at is always above
+-- the high-water mark, which the same statement raises; and a unique index allows one live run an
+-- occurrence. A job whose schedule cannot be computed any more (a zone that left the server's
+-- tzdata) is taken off the agenda with an entry that says so, and harms no other.
 
 set role rowcron_owner;
 
@@ -24,7 +25,8 @@ begin
 end
 $$;
 comment on type rowcron._plan is
-  'What becomes of a job''s occurrences that are due: those to run, in order; ranges that are missed, with reasons; what follows.';
+  'What becomes of a job''s occurrences that are due: those to run, in order; ranges that are '
+    'missed, with reasons; what follows.';
 
 create or replace function rowcron._plan_due(job rowcron.job, entry rowcron.agenda, at timestamptz)
 returns rowcron._plan
@@ -44,9 +46,12 @@ begin
   if (entry.parsed).form not in ('after', 'at') then
     plan.following := rowcron._next_in_window(job, entry.parsed, first, entry.runs_fired);
     if plan.following <= at then
-      due := 1 + rowcron._count(entry.parsed, first, upto, job.timezone, anchor, job.on_gap, job.on_fold);
-      plan.high_water := rowcron._previous(entry.parsed, upto, job.timezone, anchor, job.on_gap, job.on_fold);
-      plan.following := rowcron._next_in_window(job, entry.parsed, plan.high_water, entry.runs_fired);
+      due := 1 + rowcron._count(entry.parsed, first, upto, job.timezone, anchor, job.on_gap,
+        job.on_fold);
+      plan.high_water := rowcron._previous(entry.parsed, upto, job.timezone, anchor, job.on_gap,
+        job.on_fold);
+      plan.following := rowcron._next_in_window(job, entry.parsed, plan.high_water,
+        entry.runs_fired);
     end if;
   end if;
 
@@ -69,8 +74,13 @@ begin
     end if;
   end if;
 
-  wanted := case when old = due then 0 when job.on_missed = 'all' then least(due, job.max_missed) else 1 end;
+  wanted := case when old = due then 0 when job.on_missed = 'all' then least(due, job.max_missed)
+    else 1 end;
   wanted := least(wanted, job.max_runs - entry.runs_fired);
+  if wanted = 0 and (entry.parsed).form = 'after' then
+    -- no run will end from which to count
+    plan.following := rowcron._next_in_window(job, entry.parsed, at, entry.runs_fired);
+  end if;
   if wanted > 0 then
     plan.runs := array[plan.high_water];
     for i in 2..wanted loop
@@ -82,10 +92,13 @@ begin
     plan.missed_first := plan.missed_first || case when old = 0 then first else rowcron._next(
       entry.parsed, plan.missed_last[1], job.timezone, anchor, job.on_gap, job.on_fold) end;
     plan.missed_last := plan.missed_last || rowcron._previous(
-      entry.parsed, plan.runs[1] - interval '1 microsecond', job.timezone, anchor, job.on_gap, job.on_fold);
+      entry.parsed, plan.runs[1] - interval '1 microsecond', job.timezone, anchor, job.on_gap,
+        job.on_fold);
     plan.missed_count := plan.missed_count || (due - old - wanted);
-    plan.missed_why := plan.missed_why || case when job.on_missed <> 'all' then 'only the latest of several that were due runs'
-      when wanted = job.max_missed then 'more than max_missed were due' else 'more than max_runs were due' end;
+    plan.missed_why := plan.missed_why || case when job.on_missed <> 'all'
+      then 'only the latest of several that were due runs'
+      when wanted = job.max_missed then 'more than max_missed were due'
+        else 'more than max_runs were due' end;
   end if;
   return plan;
 exception when others then
@@ -99,22 +112,29 @@ exception when others then
 end
 $$;
 comment on function rowcron._plan_due(rowcron.job, rowcron.agenda, timestamptz) is
-  'Decides by on_missed, missed_grace, max_missed and max_runs what becomes of a job''s occurrences due by an instant.';
+  'Decides by on_missed, missed_grace, max_missed and max_runs what becomes of a job''s '
+    'occurrences due by an instant.';
 
-create or replace function rowcron._jittered(job rowcron.job, scheduled_for timestamptz, following timestamptz)
+create or replace function rowcron._jittered(job rowcron.job, scheduled_for timestamptz,
+  following timestamptz)
 returns timestamptz
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  -- a share from the occurrence's hash, so that it is the same whoever fires it; never past the next one
+  -- a share from the occurrence's hash, so that it is the same whoever fires it; never past the
+  -- next one
   select case when job.jitter is null then scheduled_for else scheduled_for
     + least(job.jitter, following - scheduled_for - interval '1 microsecond')
-    * ((('x' || left(md5(job.id || '/' || extract(epoch from scheduled_for)), 8))::bit(32)::bigint)::double precision / 4294967296) end
+    * ((('x'
+      || left(md5(job.id || '/' || extract(epoch from scheduled_for)), 8))::bit(32)::bigint)::double
+        precision / 4294967296) end
 $$;
 comment on function rowcron._jittered(rowcron.job, timestamptz, timestamptz) is
-  'When a run of this occurrence is due: up to jitter later, before the next occurrence, stable for the occurrence.';
+  'When a run of this occurrence is due: up to jitter later, before the next occurrence, stable '
+    'for the occurrence.';
 
-create or replace function rowcron._fire_lane(queue text, kind text, at timestamptz, chunk integer) returns integer
+create or replace function rowcron._fire_lane(queue text, kind text, at timestamptz,
+  chunk integer) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -139,9 +159,11 @@ begin
   ), judged as materialized (
     select
       p.job, p.job_id, p.plan, l.run_id as live_run_id,
-      -- several at once only with on_missed = all: they run one after the other, behind what is live
+      -- several at once only with on_missed = all: they run one after the other, behind what is
+      -- live
       l.run_id is not null and cardinality((p.plan).runs) = 1
-        and ((p.job).on_overlap = 'skip' or (p.job).on_overlap = 'wait' and l.in_line) as passed_over
+        and ((p.job).on_overlap = 'skip' or (p.job).on_overlap = 'wait'
+          and l.in_line) as passed_over
     from plans as p
     cross join lateral (
       -- earlier scheduled runs of the job: the first, and whether one stands in line already
@@ -153,7 +175,8 @@ begin
     select
       d.job, o.scheduled_for, d.live_run_id,
       case when (d.job).jitter is null then o.scheduled_for else rowcron._jittered(
-        d.job, o.scheduled_for, coalesce((d.plan).runs[o.nth + 1], (d.plan).following)) end as due_at,
+        d.job, o.scheduled_for, coalesce((d.plan).runs[o.nth + 1], (d.plan).following))
+          end as due_at,
       case
         when d.passed_over then 'skip'
         when (d.job).on_overlap = 'allow' or (d.live_run_id is null and o.nth = 1) then 'run'
@@ -164,7 +187,8 @@ begin
   ), moved as (
     update rowcron.agenda as a
     set
-      next_run_at = case when a.runs_fired + d.made >= d.max_runs then null else (d.plan).following end,
+      next_run_at = case when a.runs_fired + d.made >= d.max_runs then null else (d.plan).following
+        end,
       high_water = greatest(a.high_water, (d.plan).high_water),
       last_run_at = case when d.made > 0 then (d.plan).runs[d.made] else a.last_run_at end,
       runs_fired = a.runs_fired + d.made
@@ -202,7 +226,8 @@ begin
   where w.verdict = 'skip'
   union all
   select
-    (p.job).id, (p.job).name, (p.job).owner, (p.job).queue, (p.job).kind, true, m.last, m.first, m.count,
+    (p.job).id, (p.job).name, (p.job).owner, (p.job).queue, (p.job).kind, true, m.last, m.first,
+    m.count,
     m.first, clock_timestamp(), 'missed', m.why
   from plans as p
   cross join lateral unnest(
@@ -214,7 +239,8 @@ $$;
 comment on function rowcron._fire_lane(text, text, timestamptz, integer) is
   'Fires at most `chunk` jobs of one queue and kind that are due by `at`; returns how many.';
 
-create or replace function rowcron._fire_boot(queue text, kind text, started timestamptz, at timestamptz) returns integer
+create or replace function rowcron._fire_boot(queue text, kind text, started timestamptz,
+  at timestamptz) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -224,11 +250,13 @@ begin
   with due as materialized (
     select a.job_id
     from rowcron.agenda as a
-    where a.queue = _fire_boot.queue and a.kind = _fire_boot.kind and a.booted_at < started and a.enabled
+    where a.queue = _fire_boot.queue and a.kind = _fire_boot.kind and a.booted_at < started
+      and a.enabled
     limit 256
     for update skip locked
   ), allowed as materialized (
-    select j.*, (select min(r.id) from rowcron.run as r where r.job_id = j.id and r.scheduled_for is not null) as live_run_id
+    select j.*, (select min(r.id) from rowcron.run as r where r.job_id = j.id and r.scheduled_for
+      is not null) as live_run_id
     from due as d
     join rowcron.job as j on j.id = d.job_id
     join rowcron.agenda as a on a.job_id = d.job_id
@@ -242,7 +270,8 @@ begin
       runs_fired = a.runs_fired + coalesce(j.runs, false)::integer,
       high_water = greatest(a.high_water, started)
     from due as d
-    left join (select w.id, w.live_run_id is null or w.on_overlap <> 'skip' as runs from allowed as w) as j on j.id = d.job_id
+    left join (select w.id, w.live_run_id is null or w.on_overlap <> 'skip' as runs
+      from allowed as w) as j on j.id = d.job_id
     where a.job_id = d.job_id
   ), runs as (
     insert into rowcron.run (
@@ -251,7 +280,8 @@ begin
     select
       j.id, j.name, j.owner, j.queue, j.kind, case when j.kind = 'python' then j.command end,
       case when j.live_run_id is null or j.on_overlap = 'allow' then 'ready' else 'waiting' end,
-      case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end, j.priority, at, started
+      case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end,
+        j.priority, at, started
     from allowed as j
     where j.live_run_id is null or j.on_overlap <> 'skip'
     on conflict do nothing
@@ -270,6 +300,7 @@ begin
 end
 $$;
 comment on function rowcron._fire_boot(text, text, timestamptz, timestamptz) is
-  'Fires the @reboot jobs of one queue and kind that have not run since PostgreSQL started; returns how many.';
+  'Fires the @reboot jobs of one queue and kind that have not run since PostgreSQL started; '
+    'returns how many.';
 
 reset role;

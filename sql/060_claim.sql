@@ -1,15 +1,18 @@
--- The claim: which runs a worker gets. Ready rows only, one index range a queue and kind, in the order priority
--- (higher first), due_at, id; FOR UPDATE SKIP LOCKED, so that workers never wait for each other. What is due later,
--- backing off, over a limit or behind an earlier run is not among the ready rows and costs a claim nothing.
+-- The claim: which runs a worker gets. Ready rows only, one index range a queue and kind, in the
+-- order priority (higher first), due_at, id; FOR UPDATE SKIP LOCKED, so that workers never wait for
+-- each other. What is due later, backing off, over a limit or behind an earlier run is not among
+-- the ready rows and costs a claim nothing.
 --
--- Two SKIP LOCKED claims would overspend a count, so a job with max_running, and a paused job, is decided
--- under the lock of its agenda row, which also serialises with edits; a claim that does not get that lock leaves
--- the job's runs for whoever holds it. The surplus is parked (state waiting, for limit or resume) and released
--- by the next claim that finds room, so that no event can be forgotten.
+-- Two SKIP LOCKED claims would overspend a count, so a job with max_running, and a paused job, is
+-- decided under the lock of its agenda row, which also serialises with edits; a claim that does not
+-- get that lock leaves the job's runs for whoever holds it. The surplus is parked (state waiting,
+-- for limit or resume) and released by the next claim that finds room, so that no event can be
+-- forgotten.
 
 set role rowcron_owner;
 
-create or replace function rowcron._promote(queues text[], kinds text[], at timestamptz) returns void
+create or replace function rowcron._promote(queues text[], kinds text[],
+  at timestamptz) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -22,7 +25,8 @@ begin
     cross join lateral (
       select v.id
       from rowcron.run as v
-      where v.queue = l.queue and v.kind = l.kind and v.state = 'waiting' and v.waits_for = 'time' and v.due_at <= at
+      where v.queue = l.queue and v.kind = l.kind and v.state = 'waiting' and v.waits_for = 'time'
+        and v.due_at <= at
       order by v.due_at
       limit 1000
       for update skip locked
@@ -30,7 +34,8 @@ begin
   );
 end
 $$;
-comment on function rowcron._promote(text[], text[], timestamptz) is 'Waiting runs of these lanes that are due become ready, at most 1000 a lane.';
+comment on function rowcron._promote(text[], text[], timestamptz)
+  is 'Waiting runs of these lanes that are due become ready, at most 1000 a lane.';
 
 create or replace function rowcron._release_parked(queues text[], kinds text[]) returns void
 language plpgsql
@@ -43,13 +48,15 @@ begin
     with recursive jobs as (
       select l.queue, l.kind, (
         select min(r.job_id) from rowcron.run as r
-        where r.queue = l.queue and r.kind = l.kind and r.state = 'waiting' and r.waits_for in ('limit', 'overlap')
+        where r.queue = l.queue and r.kind = l.kind and r.state = 'waiting'
+          and r.waits_for in ('limit', 'overlap')
       ) as job_id
       from unnest(queues, kinds) as l (queue, kind)
       union all
       select j.queue, j.kind, (
         select min(r.job_id) from rowcron.run as r
-        where r.queue = j.queue and r.kind = j.kind and r.state = 'waiting' and r.waits_for in ('limit', 'overlap')
+        where r.queue = j.queue and r.kind = j.kind and r.state = 'waiting'
+          and r.waits_for in ('limit', 'overlap')
           and r.job_id > j.job_id
       )
       from jobs as j
@@ -61,22 +68,25 @@ begin
     where j.job_id is not null
       and (
         a.max_running is null
-        or a.max_running > (select count(*) from rowcron.run as r where r.job_id = j.job_id and r.state in ('running', 'ready'))
+        or a.max_running > (select count(*) from rowcron.run as r where r.job_id = j.job_id
+          and r.state = 'running')
       )
     order by j.job_id
   loop
     perform from rowcron.agenda as a where a.job_id = parked.job_id for update skip locked;
     continue when not found;
     -- a new statement, so that it sees what was committed before the lock was granted
+    -- the best of all, so that what is ready already has no precedence over what was parked before
     update rowcron.run as r
     set state = 'ready', waits_for = null
-    where r.id in (
+    where r.waits_for = 'limit' and r.id in (
       select w.id
       from rowcron.run as w
-      where w.job_id = parked.job_id and w.state = 'waiting' and w.waits_for = 'limit'
+      where w.job_id = parked.job_id and (w.state = 'ready' or w.waits_for = 'limit')
       order by w.priority desc, w.due_at, w.id
       limit case when parked.max_running is null then 1000 else greatest(parked.max_running - (
-        select count(*) from rowcron.run as v where v.job_id = parked.job_id and v.state in ('running', 'ready')
+        select count(*) from rowcron.run as v where v.job_id = parked.job_id
+          and v.state = 'running'
       ), 0) end
     );
     update rowcron.run as r
@@ -91,7 +101,8 @@ begin
       limit 1
     ) and not exists (
       select from rowcron.run as v
-      where v.job_id = parked.job_id and v.scheduled_for is not null and v.waits_for is distinct from 'overlap'
+      where v.job_id = parked.job_id and v.scheduled_for is not null and v.waits_for is distinct
+        from 'overlap'
     );
   end loop;
 end
@@ -99,7 +110,8 @@ $$;
 comment on function rowcron._release_parked(text[], text[]) is
   'Runs that waited for a limit or for an earlier run become ready as far as there is room now.';
 
--- Of runs that this transaction has locked and would claim: those that may not start are parked or ended.
+-- Of runs that this transaction has locked and would claim: those that may not start are parked or
+-- ended.
 create or replace function rowcron._hold_back(ids bigint[], picked bigint[]) returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -132,7 +144,8 @@ begin
   );
   for entry in
     select a.* from rowcron.agenda as a
-    where a.job_id in (select r.job_id from rowcron.run as r where r.id = any (ids) and r.id <> all (kept))
+    where a.job_id in (select r.job_id from rowcron.run as r where r.id = any (ids)
+      and r.id <> all (kept))
     order by a.job_id
     for update skip locked
   loop
@@ -149,10 +162,12 @@ begin
     end if;
     kept := kept || mine;
     update rowcron.run as r
-    set state = 'waiting', waits_for = case when entry.enabled or r.through_pause then 'limit' else 'resume' end
+    set state = 'waiting', waits_for = case when entry.enabled or r.through_pause then 'limit'
+      else 'resume' end
     where r.id in (
       select v.id from rowcron.run as v
-      where v.job_id = entry.job_id and v.state = 'ready' and v.id <> all (mine) and v.id <> all (picked)
+      where v.job_id = entry.job_id and v.state = 'ready' and v.id <> all (mine)
+        and v.id <> all (picked)
         and (entry.max_running is not null or not v.through_pause)
       limit 1000
       for update skip locked
@@ -162,7 +177,8 @@ begin
 end
 $$;
 comment on function rowcron._hold_back(bigint[], bigint[]) is
-  'Returns which of these locked runs may start now, beside those picked already; parks those of paused or fully busy jobs, ends those without a job.';
+  'Returns which of these locked runs may start now, beside those picked already; parks those of '
+    'paused or fully busy jobs, ends those without a job.';
 
 create or replace function rowcron._pick(
   queues text[], kinds text[], handlers text[], capacity integer
@@ -203,7 +219,8 @@ begin
         select from jobs as r
         left join rowcron.agenda as a on a.job_id = r.job_id
         left join rowcron.job as j on j.id = r.job_id
-        where a.max_running is not null or not coalesce(a.enabled, false) or j.connection is not null
+        where a.max_running is not null or not coalesce(a.enabled, false) or j.connection
+          is not null
           or (j.owner, j.kind, j.queue) is distinct from (r.owner, r.kind, r.queue)
           or not rowcron._may_own_kind(j.owner, j.kind)
       )
@@ -225,9 +242,9 @@ comment on function rowcron._pick(text[], text[], text[], integer) is
 create or replace function rowcron._claim(
   worker_id uuid, capacity integer, queues text[], kinds text[], handlers text[], at timestamptz
 ) returns table (
-  run_id bigint, token uuid, job_id bigint, job text, owner text, queue text, kind text, command text,
-  args jsonb, attempt integer, scheduled_for timestamptz, due_at timestamptz, started_at timestamptz,
-  timeout interval, connection text, idempotency_key uuid
+  run_id bigint, token uuid, job_id bigint, job text, owner text, queue text, kind text,
+  command text, args jsonb, attempt integer, scheduled_for timestamptz, due_at timestamptz,
+  started_at timestamptz, timeout interval, connection text, idempotency_key uuid
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -240,8 +257,9 @@ declare
   booted timestamptz := pg_postmaster_start_time();
   installation text := rowcron._read_setting('installation') #>> '{}';
   ids bigint[];
-  -- Random numbers are dear, so each run's token is a hash of one and of the run. Not the same for all: a SQL job
-  -- reads its own in current_query(), and must not end the run of another owner with it.
+  -- Random numbers are dear, so each run's token is a hash of one and of the run. Not the same for
+  -- all: a SQL job reads its own in current_query(), and must not end the run of another owner with
+  -- it.
   secret text := gen_random_uuid();
 begin
   select array_agg(l.queue), array_agg(l.kind) into lane_queues, lane_kinds
@@ -253,9 +271,11 @@ begin
     select l.queue, l.kind
     from unnest(lane_queues, lane_kinds) as l (queue, kind)
     where exists (
-        select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind and a.next_run_at <= at
+        select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind
+          and a.next_run_at <= at
       ) or exists (
-        select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind and a.booted_at < booted
+        select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind
+          and a.booted_at < booted
       )
   loop
     -- small chunks: the first run starts before the last of many jobs is fired
@@ -282,9 +302,10 @@ begin
   select
     c.id, md5(secret || c.id)::uuid, c.job_id, c.job, c.owner::text, c.queue, c.kind,
     case when c.kind <> 'sql' or j.connection is not null then j.command end,
-    coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, c.started_at, j.timeout, j.connection,
-    -- The same for every attempt: the occurrence names the deed; on demand the run does, with its birth,
-    -- because after a restore numbers come again.
+    coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, c.started_at, j.timeout,
+      j.connection,
+    -- The same for every attempt: the occurrence names the deed; on demand the run does, with its
+    -- birth, because after a restore numbers come again.
     md5(concat_ws('/', installation, c.job_id, case when c.scheduled_for is not null
       then 's' || extract(epoch from c.scheduled_for)
       else 'r' || c.id || '/' || extract(epoch from c.created_at) end))::uuid
@@ -294,19 +315,22 @@ begin
 end
 $$;
 comment on function rowcron._claim(uuid, integer, text[], text[], text[], timestamptz) is
-  'claim() at a given instant: fires, promotes, then hands up to `capacity` ready runs to the worker.';
+  'claim() at a given instant: fires, promotes, then hands up to `capacity` ready runs to the '
+    'worker.';
 
 create or replace function rowcron.claim(
   worker_id uuid default gen_random_uuid(), capacity integer default 1, queues text[] default null,
-  kinds text[] default '{sql,http,python}', handlers text[] default null, lease interval default '10 seconds'
+  kinds text[] default '{sql,http,python}', handlers text[] default null,
+    lease interval default '10 seconds'
 ) returns table (
-  run_id bigint, token uuid, job_id bigint, job text, owner text, queue text, kind text, command text,
-  args jsonb, attempt integer, scheduled_for timestamptz, due_at timestamptz, started_at timestamptz,
-  timeout interval, connection text, idempotency_key uuid
+  run_id bigint, token uuid, job_id bigint, job text, owner text, queue text, kind text,
+  command text, args jsonb, attempt integer, scheduled_for timestamptz, due_at timestamptz,
+  started_at timestamptz, timeout interval, connection text, idempotency_key uuid
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
--- Plans are cached while the tables are empty, and used when they are full: only nested loops over indexes.
+-- Plans are cached while the tables are empty, and used when they are full: only nested loops over
+-- indexes.
 set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -325,10 +349,13 @@ begin
   return query
   select c.run_id, c.token, c.job_id, c.job, c.owner, c.queue, c.kind, c.command, c.args, c.attempt,
     c.scheduled_for, c.due_at, c.started_at, c.timeout, c.connection, c.idempotency_key
-  from rowcron._claim(claim.worker_id, least(coalesce(capacity, 1), 10000), claim.queues, kinds, handlers, at) as c;
+  from rowcron._claim(claim.worker_id, least(coalesce(capacity, 1), 10000), claim.queues, kinds,
+    handlers, at) as c;
 end
 $$;
 comment on function rowcron.claim(uuid, integer, text[], text[], text[], interval) is
-  'One call of a worker: rescues lost claims, fires what is due, then hands out up to `capacity` runs, best first. Fewer than asked means there are no more now. While held it returns nothing. Raises RCWRK when the worker was declared lost.';
+  'One call of a worker: rescues lost claims, fires what is due, then hands out up to `capacity` '
+    'runs, best first. Fewer than asked means there are no more now. While held it returns '
+      'nothing. Raises RCWRK when the worker was declared lost.';
 
 reset role;

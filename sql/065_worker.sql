@@ -1,12 +1,13 @@
--- A worker's own row: registration, heartbeat, sleep. One row a worker, however many runs it holds: a claim
--- lives as long as its worker is heard of. A worker that was silent for longer than its lease, and whose runs
--- were handed out, is refused with RCWRK from then on: it has to stop what it runs and begin anew under another id.
+-- A worker's own row: registration, heartbeat, sleep. One row a worker, however many runs it holds:
+-- a claim lives as long as its worker is heard of. A worker that was silent for longer than its
+-- lease, and whose runs were handed out, is refused with RCWRK from then on: it has to stop what it
+-- runs and begin anew under another id.
 --
--- Falling asleep: the worker announces it (asleep = true) and commits, so that whoever makes something due
--- earlier notifies. A transaction that was writing when the announcement committed may not see it; so the
--- worker sleeps lightly until each of those, known by the write lock that it holds on a table through which
--- runs come to be, has ended. A REPEATABLE READ transaction, whose snapshot may be older still, always
--- notifies (chapter 090).
+-- Falling asleep: the worker announces it (asleep = true) and commits, so that whoever makes
+-- something due earlier notifies. A transaction that was writing when the announcement committed
+-- may not see it; so the worker sleeps lightly until each of those, known by the write lock that it
+-- holds on a table through which runs come to be, has ended. A REPEATABLE READ transaction, whose
+-- snapshot may be older still, always notifies (chapter 090).
 
 set role rowcron_owner;
 
@@ -21,7 +22,8 @@ declare
   oldest text := rowcron._read_setting('oldest_worker') #>> '{}';
 begin
   if worker_id is null or kinds is null
-    or coalesce(lease not between '1 second' and '1 day', true) or coalesce(poll not between '10 milliseconds' and '1 hour', true)
+    or coalesce(lease not between '1 second' and '1 day', true)
+      or coalesce(poll not between '10 milliseconds' and '1 hour', true)
   then
     raise exception using
       errcode = 'RCLIM',
@@ -30,7 +32,8 @@ begin
       hint = 'For example lease => ''10 s'', poll => ''5 s''.';
   end if;
   if version ~ '^\d+\.\d+\.\d+' and
-    (regexp_match(version, '^(\d+)\.(\d+)\.(\d+)'))::integer[] < (regexp_match(oldest, '^(\d+)\.(\d+)\.(\d+)'))::integer[]
+    (regexp_match(version, '^(\d+)\.(\d+)\.(\d+)'))::integer[] <
+      (regexp_match(oldest, '^(\d+)\.(\d+)\.(\d+)'))::integer[]
   then
     raise exception using
       errcode = 'RCVER',
@@ -39,16 +42,19 @@ begin
       hint = 'pip install --upgrade rowcron';
   end if;
   insert into rowcron.worker (
-    id, host, pid, version, queues, kinds, handlers, concurrency, lease, poll, started_at, seen_at, expires_at
+    id, host, pid, version, queues, kinds, handlers, concurrency, lease, poll, started_at, seen_at,
+      expires_at
   )
   values (
-    worker_id, left(host, 255), pid, left(version, 40), queues, kinds, handlers, greatest(coalesce(concurrency, 1), 0),
+    worker_id, left(host, 255), pid, left(version, 40), queues, kinds, handlers,
+      greatest(coalesce(concurrency, 1), 0),
     lease, poll, at, at, at + lease
   )
   on conflict do nothing;
 end
 $$;
-comment on function rowcron._register(uuid, text[], text[], text[], integer, interval, interval, text, text, integer, timestamptz) is
+comment on function rowcron._register(uuid, text[], text[], text[], integer, interval, interval,
+  text, text, integer, timestamptz) is
   'Makes a worker known. Raises RCVER, RCLIM.';
 
 create or replace function rowcron._refuse_lost(worker_id uuid) returns void
@@ -59,11 +65,13 @@ begin
   raise exception using
     errcode = 'RCWRK',
     message = format('worker %s was declared lost', worker_id),
-    detail = 'It was silent for longer than its lease, or said that it stops; its runs were handed out.',
+    detail = 'It was silent for longer than its lease, or said that it stops; its runs were handed '
+      'out.',
     hint = 'Stop what it runs and begin anew with another id.';
 end
 $$;
-comment on function rowcron._refuse_lost(uuid) is 'Tells a worker that it is not one any more. Raises RCWRK.';
+comment on function rowcron._refuse_lost(uuid)
+  is 'Tells a worker that it is not one any more. Raises RCWRK.';
 
 create or replace function rowcron._awake(
   worker_id uuid, queues text[], kinds text[], handlers text[], lease interval, at timestamptz
@@ -76,7 +84,8 @@ declare
 begin
   select w.* into known from rowcron.worker as w where w.id = worker_id;
   if known.id is null then
-    perform rowcron._register(worker_id, queues, kinds, handlers, 1, lease, '5 seconds', null, null, null, at);
+    perform rowcron._register(worker_id, queues, kinds, handlers, 1, lease, '5 seconds', null, null,
+      null, at);
   elsif known.lost_at is not null then
     perform rowcron._refuse_lost(worker_id);
   elsif known.asleep or known.expires_at < at + known.lease / 2 then
@@ -90,7 +99,8 @@ begin
 end
 $$;
 comment on function rowcron._awake(uuid, text[], text[], text[], interval, timestamptz) is
-  'A claim is a sign of life too; registers who claims without having said more. Raises RCWRK, RCLIM.';
+  'A claim is a sign of life too; registers who claims without having said more. Raises RCWRK, '
+    'RCLIM.';
 
 create or replace function rowcron._writers() returns text[]
 language sql volatile
@@ -131,17 +141,20 @@ begin
     continue when firing_only;
     due := least(due, (
       select min(r.due_at) from rowcron.run as r
-      where r.queue = lane.queue and r.kind = lane.kind and r.state = 'waiting' and r.waits_for = 'time'
+      where r.queue = lane.queue and r.kind = lane.kind and r.state = 'waiting'
+        and r.waits_for = 'time'
     ), (
       select at from rowcron.run as r
       where r.queue = lane.queue and r.kind = lane.kind and r.state = 'ready'
         and (r.handler is null or handlers is null or r.handler = any (handlers))
-      order by r.priority desc, r.due_at, r.id  -- the order of run_ready_idx: no other index must be taken
+      -- the order of run_ready_idx: no other index must be taken
+      order by r.priority desc, r.due_at, r.id
       limit 1
     ), (
       -- released by the claim that follows some run's end
       select at + interval '1 second' from rowcron.run as r
-      where r.queue = lane.queue and r.kind = lane.kind and r.state = 'waiting' and r.waits_for in ('limit', 'overlap')
+      where r.queue = lane.queue and r.kind = lane.kind and r.state = 'waiting'
+        and r.waits_for in ('limit', 'overlap')
       order by r.job_id, r.due_at  -- run_parked_idx
       limit 1
     ));
@@ -150,7 +163,8 @@ begin
 end
 $$;
 comment on function rowcron._next_due(text[], text[], text[], boolean, timestamptz) is
-  'When there is next something to fire, or unless firing_only to claim, in these queues and kinds.';
+  'When there is next something to fire, or unless firing_only to claim, in these queues and '
+    'kinds.';
 
 create or replace function rowcron._changes_since(since bigint) returns jsonb
 language sql volatile
@@ -160,8 +174,10 @@ as $$
   select coalesce(jsonb_agg(c.line order by c.id), '[]')
   from (
     select c.id, jsonb_build_object(
-      'id', c.id, 'at', c.changed_at, 'by', c.changed_by, 'action', c.action, 'job', c.job, 'owner', c.owner, 'run_id', c.run_id,
-      'columns', case when c.action = 'update' then (select jsonb_agg(k) from jsonb_object_keys(c.new_values) as k) end
+      'id', c.id, 'at', c.changed_at, 'by', c.changed_by, 'action', c.action, 'job', c.job, 'owner',
+        c.owner, 'run_id', c.run_id,
+      'columns', case when c.action = 'update'
+        then (select jsonb_agg(k) from jsonb_object_keys(c.new_values) as k) end
     ) as line
     from rowcron.change as c
     where c.id > since and c.xid < pg_snapshot_xmin(pg_current_snapshot())
@@ -194,7 +210,8 @@ declare
 begin
   select w.* into known from rowcron.worker as w where w.id = heartbeat.worker_id;
   if known.id is null then
-    perform rowcron._register(worker_id, queues, kinds, handlers, concurrency, lease, poll, version, host, pid, at);
+    perform rowcron._register(worker_id, queues, kinds, handlers, concurrency, lease, poll, version,
+      host, pid, at);
     select w.* into known from rowcron.worker as w where w.id = heartbeat.worker_id;
   end if;
   if heartbeat.stopping then
@@ -213,7 +230,8 @@ begin
     due := rowcron._next_due(known.queues, known.kinds, known.handlers, not heartbeat.asleep, at);
     if heartbeat.asleep then
       due := least(due, (
-        select min(greatest(w.expires_at, case when w.lost_at is not null then at + interval '1 second' end))
+        select min(greatest(w.expires_at, case when w.lost_at is not null
+          then at + interval '1 second' end))
         from rowcron.worker as w
         where w.id <> known.id
           and exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running')
@@ -224,7 +242,8 @@ begin
   set
     seen_at = at, expires_at = at + w.lease,
     asleep = coalesce(heartbeat.asleep, w.asleep),
-    wake_at = case when heartbeat.asleep then least(due, at + w.poll) when heartbeat.asleep is null then w.wake_at end,
+    wake_at = case when heartbeat.asleep then least(due, at + w.poll) when heartbeat.asleep is null
+      then w.wake_at end,
     unsettled = case when heartbeat.asleep is null then w.unsettled else writing end
   where w.id = heartbeat.worker_id and w.lost_at is null;
   if not found then
@@ -240,7 +259,8 @@ begin
     coalesce(cardinality(writing) = 0, false),
     array(
       select r.id from rowcron.run as r
-      where r.worker_id = heartbeat.worker_id and r.state = 'running' and r.cancel_asked_by is not null
+      where r.worker_id = heartbeat.worker_id and r.state = 'running' and r.cancel_asked_by
+        is not null
     ),
     case when changes_since = 0 then jsonb_build_array(jsonb_build_object(
       'id', (select coalesce(max(c.id), -1) from rowcron.change as c)))
@@ -248,8 +268,12 @@ begin
 end
 $$;
 comment on function rowcron.heartbeat(
-  uuid, text[], text[], text[], integer, interval, interval, text, text, integer, boolean, boolean, bigint
+  uuid, text[], text[], text[], integer, interval, interval, text, text, integer, boolean, boolean,
+    bigint
 ) is
-  'A worker''s sign of life; the first registers it, one with stopping is its last. Returns how long there is nothing to do (asleep => true: to claim; false: to fire; null: not asked), whether a sleep announced is settled, which runs to cancel, and what changed. Raises RCWRK, RCVER, RCLIM.';
+  'A worker''s sign of life; the first registers it, one with stopping is its last. Returns how '
+    'long there is nothing to do (asleep => true: to claim; false: to fire; null: not asked), '
+      'whether a sleep announced is settled, which runs to cancel, and what changed. Raises RCWRK, '
+        'RCVER, RCLIM.';
 
 reset role;

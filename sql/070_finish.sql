@@ -1,7 +1,7 @@
--- What becomes of an attempt. A report shows the token of its claim; one that does not match is refused, and
--- nothing of it is kept, because the run has another holder or has ended. A final outcome deletes the run
--- and writes its ledger entry in one statement; a failure with attempts left, or a loss with losses left,
--- writes an entry that is not final and puts the run back.
+-- What becomes of an attempt. A report shows the token of its claim; one that does not match is
+-- refused, and nothing of it is kept, because the run has another holder or has ended. A final
+-- outcome deletes the run and writes its ledger entry in one statement; a failure with attempts
+-- left, or a loss with losses left, writes an entry that is not final and puts the run back.
 --
 -- Neither job nor agenda is written, with one exception: the schedule @after counts from here.
 
@@ -19,7 +19,8 @@ begin
   return value;
 end
 $$;
-comment on function rowcron._tail(text, integer) is 'The end of a text, at most so many bytes, cut on a character.';
+comment on function rowcron._tail(text, integer)
+  is 'The end of a text, at most so many bytes, cut on a character.';
 
 create or replace function rowcron._bounded(value jsonb, bytes integer) returns jsonb
 language sql immutable strict
@@ -28,7 +29,8 @@ as $$
   select case when octet_length(value::text) > bytes
     then jsonb_build_object('truncated', true, 'bytes', octet_length(value::text)) else value end
 $$;
-comment on function rowcron._bounded(jsonb, integer) is 'A result if it is small enough, else its size.';
+comment on function rowcron._bounded(jsonb, integer)
+  is 'A result if it is small enough, else its size.';
 
 -- For rows that have been deleted from run just now.
 create or replace function rowcron._count_from_end(job_ids bigint[]) returns void
@@ -37,12 +39,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   update rowcron.agenda as a
-  set next_run_at = rowcron._next_in_window(j, a.parsed, greatest(clock_timestamp(), a.high_water), a.runs_fired)
+  set next_run_at = rowcron._next_in_window(j, a.parsed, greatest(clock_timestamp(), a.high_water),
+    a.runs_fired)
   from rowcron.job as j
   where a.job_id = any (job_ids) and (a.parsed).form = 'after' and j.id = a.job_id;
 end
 $$;
-comment on function rowcron._count_from_end(bigint[]) is 'A job with schedule @after is next due counted from now, when its run has ended.';
+comment on function rowcron._count_from_end(bigint[])
+  is 'A job with schedule @after is next due counted from now, when its run has ended.';
 
 create or replace function rowcron._end_run(
   live rowcron.run, outcome text, reason text, error text default null, output text default null,
@@ -54,13 +58,16 @@ as $$
 begin
   delete from rowcron.run as r where r.id = live.id;
   insert into rowcron.ledger (
-    job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at, finished_at,
+    job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
+    finished_at,
     outcome, reason, error, output, result, worker_id, retry_of, key, args
   )
   values (
-    live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, true, live.scheduled_for,
+    live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, true,
+    live.scheduled_for,
     live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
-    rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of, live.key, live.args
+    rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
+      live.key, live.args
   );
   if live.scheduled_for is not null then
     perform rowcron._count_from_end(array[live.job_id]);
@@ -75,16 +82,20 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
   select make_interval(secs => least(
-      extract(epoch from job.retry_delay)::double precision * power(job.retry_backoff, least(failures - 1, 100)),
+      extract(epoch from job.retry_delay)::double precision * power(job.retry_backoff,
+        least(failures - 1, 100)),
       extract(epoch from job.max_retry_delay)::double precision
     ) * (1 + job.retry_jitter * (2 * random() - 1)))
 $$;
 comment on function rowcron._retry_pause(rowcron.job, integer) is
-  'The pause after so many failures: delay times backoff for each further one, capped, give or take the jitter''s share.';
+  'The pause after so many failures: delay times backoff for each further one, capped, give or '
+    'take the jitter''s share.';
 
--- A failure, loss or return of a run whose row the caller has locked. Returns when it is due again, null when it has ended.
+-- A failure, loss or return of a run whose row the caller has locked. Returns when it is due again,
+-- null when it has ended.
 create or replace function rowcron._settle(
-  live rowcron.run, outcome text, reason text, error text, output text, result jsonb, retry_after interval
+  live rowcron.run, outcome text, reason text, error text, output text, result jsonb,
+    retry_after interval
 ) returns timestamptz
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -123,18 +134,22 @@ begin
     end if;
   end if;
   if again_at is null then
-    perform rowcron._end_run(live, case when outcome = 'fatal' then 'failed' else outcome end, reason, error, output, result);
+    perform rowcron._end_run(live, case when outcome = 'fatal' then 'failed' else outcome end,
+      reason, error, output, result);
     return null;
   end if;
   if outcome <> 'released' then
     insert into rowcron.ledger (
-      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at, finished_at,
+      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
+      finished_at,
       outcome, reason, error, output, result, worker_id, retry_of, key, args
     )
     values (
-      live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, false, live.scheduled_for,
+      live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, false,
+      live.scheduled_for,
       live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
-      rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of, live.key, live.args
+      rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
+        live.key, live.args
     );
   end if;
   update rowcron.run as r
@@ -144,19 +159,22 @@ begin
     attempt = live.attempt + case when outcome = 'released' then 0 else 1 end,
     failures = live.failures, losses = live.losses, due_at = again_at,
     worker_id = null, seal = null, started_at = null, cancel_asked_by = null,
-    job = job.name, queue = job.queue, kind = job.kind, handler = case when job.kind = 'python' then job.command end
+    job = job.name, queue = job.queue, kind = job.kind, handler = case when job.kind = 'python'
+      then job.command end
   where r.id = live.id;
   return again_at;
 end
 $$;
 comment on function rowcron._settle(rowcron.run, text, text, text, text, jsonb, interval) is
-  'Ends an attempt by the job''s rules: another attempt later, or the end. Returns when the run is due again, null when it has ended.';
+  'Ends an attempt by the job''s rules: another attempt later, or the end. Returns when the run is '
+    'due again, null when it has ended.';
 
 create or replace function rowcron.finish(
   worker_id uuid, run_ids bigint[], tokens uuid[], outcomes text[], reasons text[] default null,
   errors text[] default null, outputs text[] default null, results jsonb[] default null,
   retry_afters interval[] default null
-) returns table (run_id bigint, accepted boolean, final boolean, outcome text, next_due_at timestamptz)
+) returns table (run_id bigint, accepted boolean, final boolean, outcome text,
+  next_due_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- as in claim(): only nested loops over indexes
@@ -177,11 +195,13 @@ begin
   if exists (
     select from unnest(outcomes) as o
     where o is null or o not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost')
-  ) or cardinality(run_ids) <> cardinality(tokens) or cardinality(run_ids) <> cardinality(outcomes) then
+  ) or cardinality(run_ids) <> cardinality(tokens)
+    or cardinality(run_ids) <> cardinality(outcomes) then
     raise exception using
       errcode = 'RCLIM',
       message = 'reports are not well formed',
-      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost; each run has a token and an outcome.',
+      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost; each run has a '
+        'token and an outcome.',
       hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
   end if;
 
@@ -197,20 +217,24 @@ begin
     returning r.*, p.outcome, p.reason, p.error, p.output, p.result
   ), entries as (
     insert into rowcron.ledger (
-      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at, finished_at,
+      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
+      finished_at,
       outcome, reason, error, output, result, worker_id, retry_of, key, args
     )
     select
-      e.job_id, e.job, e.owner, e.queue, e.kind, e.id, e.attempt, true, e.scheduled_for, e.due_at, e.started_at,
+      e.job_id, e.job, e.owner, e.queue, e.kind, e.id, e.attempt, true, e.scheduled_for, e.due_at,
+      e.started_at,
       clock_timestamp(), case when e.outcome = 'fatal' then 'failed' else e.outcome end, e.reason,
       case when octet_length(e.error) > 65536 then rowcron._tail(e.error, 65536) else e.error end,
-      case when octet_length(e.output) > 65536 then rowcron._tail(e.output, 65536) else e.output end,
+      case when octet_length(e.output) > 65536 then rowcron._tail(e.output, 65536) else e.output
+        end,
       case when e.result is not null then rowcron._bounded(e.result, 65536) end,
       e.worker_id, e.retry_of, e.key, e.args
     from ended as e
     returning ledger.run_id
   ), counted as (
-    select rowcron._count_from_end(array_agg(e.job_id)) from ended as e where e.scheduled_for is not null
+    select rowcron._count_from_end(array_agg(e.job_id)) from ended as e where e.scheduled_for
+      is not null
     having count(*) > 0
   )
   select coalesce(array_agg(e.run_id), '{}') into recorded
@@ -218,7 +242,8 @@ begin
   left join counted as c on true;
   all_recorded := cardinality(recorded) = cardinality(run_ids);
   return query
-  select u.run_id, all_recorded or u.run_id = any (recorded), all_recorded or u.run_id = any (recorded),
+  select u.run_id, all_recorded or u.run_id = any (recorded), all_recorded
+    or u.run_id = any (recorded),
     case when u.outcome = 'fatal' then 'failed' else u.outcome end, null::timestamptz
   from unnest(run_ids, outcomes) as u (run_id, outcome)
   where u.outcome in ('succeeded', 'fatal', 'cancelled');
@@ -233,7 +258,8 @@ begin
     select r.* into live from rowcron.run as r
     where r.id = report.run_id and r.seal = md5(report.token::text)::uuid for update;
     if live.id is not null then
-      again_at := rowcron._settle(live, report.outcome, report.reason, report.error, report.output, report.result, report.retry_after);
+      again_at := rowcron._settle(live, report.outcome, report.reason, report.error, report.output,
+        report.result, report.retry_after);
     end if;
     run_id := report.run_id;
     accepted := live.id is not null;
@@ -245,11 +271,15 @@ begin
   end loop;
 end
 $$;
-comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[], interval[]) is
-  'A worker reports ended attempts, many at once. Outcomes: succeeded, failed, fatal (failed, never again), cancelled, released (given back, not counted), lost. accepted = false: the claim was lost, nothing was recorded. Raises RCLIM.';
+comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[],
+  interval[]) is
+  'A worker reports ended attempts, many at once. Outcomes: succeeded, failed, fatal (failed, '
+    'never again), cancelled, released (given back, not counted), lost. accepted = false: the '
+      'claim was lost, nothing was recorded. Raises RCLIM.';
 
 create or replace function rowcron._finish_one(
-  run_id bigint, token uuid, outcome text, error text, output text, result jsonb, reason text, retry_after interval
+  run_id bigint, token uuid, outcome text, error text, output text, result jsonb, reason text,
+    retry_after interval
 ) returns table (final boolean, outcome_ text, next_due_at timestamptz)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -273,15 +303,20 @@ begin
     raise exception using
       errcode = 'RCCLM',
       message = format('the claim of run %s is lost', _finish_one.run_id),
-      detail = 'The token is not that of a claim that stands: the run was handed out again, or has ended.',
-      hint = 'Drop what was done for it if it can be dropped; the ledger tells what became of the run.';
+      detail = 'The token is not that of a claim that stands: the run was handed out again, or has '
+        'ended.',
+      hint = 'Drop what was done for it if it can be dropped; the ledger tells what became of the '
+        'run.';
   end if;
   if _finish_one.outcome in ('succeeded', 'fatal', 'cancelled') then
-    perform rowcron._end_run(live, case when _finish_one.outcome = 'fatal' then 'failed' else _finish_one.outcome end,
+    perform rowcron._end_run(live, case when _finish_one.outcome = 'fatal' then 'failed'
+      else _finish_one.outcome end,
       reason, error, output, result);
-    return query select true, case when _finish_one.outcome = 'fatal' then 'failed' else _finish_one.outcome end, null::timestamptz;
+    return query select true, case when _finish_one.outcome = 'fatal' then 'failed'
+      else _finish_one.outcome end, null::timestamptz;
   else
-    next_due_at := rowcron._settle(live, _finish_one.outcome, reason, error, output, result, retry_after);
+    next_due_at := rowcron._settle(live, _finish_one.outcome, reason, error, output, result,
+      retry_after);
     return query select next_due_at is null, _finish_one.outcome, next_due_at;
   end if;
 end
@@ -291,7 +326,8 @@ comment on function rowcron._finish_one(bigint, uuid, text, text, text, jsonb, t
 
 create or replace function rowcron.finish(
   run_id bigint, token uuid, outcome text default 'succeeded', error text default null,
-  output text default null, result jsonb default null, reason text default null, retry_after interval default null
+  output text default null, result jsonb default null, reason text default null,
+    retry_after interval default null
 ) returns table (final boolean, recorded text, next_due_at timestamptz)
 language sql security definer
 set search_path = pg_catalog, pg_temp
@@ -300,6 +336,7 @@ as $$
   from rowcron._finish_one(run_id, token, outcome, error, output, result, reason, retry_after) as f
 $$;
 comment on function rowcron.finish(bigint, uuid, text, text, text, jsonb, text, interval) is
-  'Reports one ended attempt; whoever shows the claim''s token may. In a transaction of its own work it commits effect and record together. Raises RCCLM when the claim is lost, RCLIM.';
+  'Reports one ended attempt; whoever shows the claim''s token may. In a transaction of its own '
+    'work it commits effect and record together. Raises RCCLM when the claim is lost, RCLIM.';
 
 reset role;

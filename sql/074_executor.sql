@@ -1,13 +1,15 @@
--- A SQL job runs with exactly its owner's rights. SET ROLE would not do: the job's text could RESET it. Inside a
--- SECURITY DEFINER function every spelling of SET and RESET ROLE is refused, so each owner has an
--- executor: a definer function that the owner itself created, in the moment of its first insert into rowcron.job,
--- and that runs the command of a run whose token proves that it is claimed now.
+-- A SQL job runs with exactly its owner's rights. SET ROLE would not do: the job's text could RESET
+-- it. Inside a SECURITY DEFINER function every spelling of SET and RESET ROLE is refused, so each
+-- owner has an executor: a definer function that the owner itself created, in the moment of its
+-- first insert into rowcron.job, and that runs the command of a run whose token proves that it is
+-- claimed now.
 --
--- An owner could alter or replace a function that it owns, so it holds neither USAGE nor CREATE on the schema of
--- the executors, but for that moment: of three triggers, in the order of their names, the first (the schema
--- owner's rights) grants both, the second (the inserting role's) creates, the third revokes both. Nothing
--- of the owner's runs in between. The grants of two first inserts would collide in the catalog, so they
--- queue up on a row of rowcron.setting, which no author can lock; names are random, an executor is found by its owner.
+-- An owner could alter or replace a function that it owns, so it holds neither USAGE nor CREATE on
+-- the schema of the executors, but for that moment: of three triggers, in the order of their names,
+-- the first (the schema owner's rights) grants both, the second (the inserting role's) creates, the
+-- third revokes both. Nothing of the owner's runs in between. The grants of two first inserts would
+-- collide in the catalog, so they queue up on a row of rowcron.setting, which no author can lock;
+-- names are random, an executor is found by its owner.
 
 set role rowcron_owner;
 
@@ -22,7 +24,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  select j.command, j.command ~* '\m(select|values|table|returning|show|explain|fetch|execute|call|with)\M'
+  select j.command,
+    j.command ~* '\m(select|values|table|returning|show|explain|fetch|execute|call|with)\M'
   into command, may_return_rows
   from rowcron.run as r
   join rowcron.job as j on j.id = r.job_id and j.owner = r.owner
@@ -32,16 +35,18 @@ begin
     raise exception using
       errcode = 'RCCLM',
       message = format('the claim of run %s is lost', run_id),
-      detail = 'The token is not that of a claim that stands, or the run is not this owner''s SQL job.',
+      detail = 'The token is not that of a claim that stands, or the run is not this owner''s SQL '
+        'job.',
       hint = 'Nothing was executed.';
   end if;
 end
 $$;
 comment on function rowcron._claimed_command(bigint, uuid, regrole) is
-  'For executors: the command of a SQL run that is claimed now and belongs to this owner, and whether it may return rows. Raises RCCLM.';
+  'For executors: the command of a SQL run that is claimed now and belongs to this owner, and '
+    'whether it may return rows. Raises RCCLM.';
 
--- Each insert into this table takes the next command number of its transaction: two of them tell whether anything was
--- written in between. Nothing stays in it.
+-- Each insert into this table takes the next command number of its transaction: two of them tell
+-- whether anything was written in between. Nothing stays in it.
 create unlogged table if not exists rowcron.tick (x integer);
 comment on table rowcron.tick is 'Always empty; see rowcron._tick().';
 comment on column rowcron.tick.x is 'Nothing.';
@@ -75,7 +80,8 @@ begin
 end
 $$;
 comment on function rowcron._has_executor(regrole) is
-  'Whether a role''s executor stands and is still its own. Volatile: it looks anew after a lock was waited for.';
+  'Whether a role''s executor stands and is still its own. Volatile: it looks anew after a lock '
+    'was waited for.';
 
 create or replace function rowcron._open_executors() returns trigger
 language plpgsql security definer
@@ -100,7 +106,8 @@ exception when lock_not_available then
     hint = 'Try again.';
 end
 $$;
-comment on function rowcron._open_executors() is 'Trigger 1 of 3: lets the owner create its executor. Raises RCEXE.';
+comment on function rowcron._open_executors() is 'Trigger 1 of 3: lets the owner create its '
+  'executor. Raises RCEXE.';
 
 create or replace function rowcron._create_executor() returns trigger
 language plpgsql
@@ -110,7 +117,8 @@ begin
   if not exists (select from rowcron.executor as e where e.owner = rowcron._me()) then
     -- The path is the job's: its owner's schema, then public. Everything of ours is qualified.
     execute format($create$
-      create function rowcron_executor.%1$I(run_id bigint, token uuid, out row_count bigint, out result jsonb)
+      create function rowcron_executor.%1$I(run_id bigint, token uuid, out row_count bigint,
+        out result jsonb)
       language plpgsql security definer set search_path = "$user", public, pg_temp
       as $executor$
       declare
@@ -121,12 +129,14 @@ begin
         after bigint;
       begin
         select c.command, c.may_return_rows into claimed
-        from rowcron._claimed_command(run_id, token, pg_catalog.quote_ident(current_user::pg_catalog.text)::pg_catalog.regrole) as c;
+        from rowcron._claimed_command(run_id, token,
+          pg_catalog.quote_ident(current_user::pg_catalog.text)::pg_catalog.regrole) as c;
         if claimed.may_return_rows then
           begin
             open answer for execute claimed.command;
           exception when others then
-            -- several statements, or one that returns no rows, or one that fails: nothing has been executed
+            -- several statements, or one that returns no rows, or one that fails: nothing has been
+            -- executed
             answer := null;
           end;
         end if;
@@ -154,13 +164,15 @@ begin
         end loop;
         raise exception using
           errcode = 'RCDEF', message = 'deferred triggers queue more deferred triggers without end',
-          detail = 'After five passes of SET CONSTRAINTS ALL IMMEDIATE the job''s triggers still wrote.',
+          detail = 'After five passes of SET CONSTRAINTS ALL IMMEDIATE the job''s triggers still '
+            'wrote.',
           hint = 'Make the constraint triggers of its tables not deferrable.';
       end
       $executor$
     $create$, 'run_' || replace(gen_random_uuid()::text, '-', ''));
     execute (
-      select format('revoke all on function %1$s from public; grant execute on function %1$s to rowcron_gate', p.oid::regprocedure)
+      select format('revoke all on function %1$s from public; grant execute on function %1$s to '
+        'rowcron_gate', p.oid::regprocedure)
       from pg_proc as p
       where p.pronamespace = 'rowcron_executor'::regnamespace and p.proowner = rowcron._me()
       order by p.oid desc
@@ -171,12 +183,17 @@ begin
 exception
   when insufficient_privilege or feature_not_supported then
     raise exception using
-      errcode = 'RCEXE', message = format('the executor of "%s" could not be created: %s', current_user, sqlerrm),
-      detail = 'Each owner of jobs has a function that runs them with its rights, created with its first job.',
-      hint = 'If an event trigger forbids DDL, let an administrator insert the first job: set role ...; insert ...';
+      errcode = 'RCEXE',
+        message = format('the executor of "%s" could not be created: %s', current_user, sqlerrm),
+      detail = 'Each owner of jobs has a function that runs them with its rights, created with its '
+        'first job.',
+      hint = 'If an event trigger forbids DDL, let an administrator insert the first job: set role '
+        '...; insert ...';
 end
 $$;
-comment on function rowcron._create_executor() is 'Trigger 2 of 3, with the inserting role''s rights: creates its executor if it has none. Raises RCEXE.';
+comment on function rowcron._create_executor()
+  is 'Trigger 2 of 3, with the inserting role''s rights: creates its executor if it has none. '
+    'Raises RCEXE.';
 
 create or replace function rowcron._close_executors() returns trigger
 language plpgsql security definer
@@ -187,7 +204,8 @@ begin
     insert into rowcron.executor (owner, name)
     select new.owner, p.proname
     from pg_proc as p
-    where p.pronamespace = 'rowcron_executor'::regnamespace and p.proowner = new.owner and p.prosecdef
+    where p.pronamespace = 'rowcron_executor'::regnamespace and p.proowner = new.owner
+      and p.prosecdef
     order by p.oid desc
     limit 1;
     execute format('revoke usage, create on schema rowcron_executor from %s', new.owner);
@@ -195,7 +213,9 @@ begin
   return new;
 end
 $$;
-comment on function rowcron._close_executors() is 'Trigger 3 of 3: takes the owner''s rights on the executors'' schema away again and notes the executor.';
+comment on function rowcron._close_executors()
+  is 'Trigger 3 of 3: takes the owner''s rights on the executors'' schema away again and notes the '
+    'executor.';
 
 -- before b10_check, after nothing: BEFORE triggers fire in the order of their names
 drop trigger if exists a10_open on rowcron.job;

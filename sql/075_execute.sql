@@ -1,17 +1,20 @@
--- The execution of a SQL job: its effect, its ledger entry and the end of its run are one transaction, the one
--- statement that the worker sends. The function is owned by rowcron_gate, a role that may do nothing but call
--- executors, so that whatever slips out of an executor is nobody.
+-- The execution of a SQL job: its effect, its ledger entry and the end of its run are one
+-- transaction, the one statement that the worker sends. The function is owned by rowcron_gate, a
+-- role that may do nothing but call executors, so that whatever slips out of an executor is nobody.
 --
--- After the executor has returned, on failure too, everything that could outlive it in the session is closed
--- and reset, because it would run or count as the worker at COMMIT or at the next statement: cursors WITH
--- HOLD, prepared statements that hijack a driver's names, temporary objects, LISTEN, advisory locks, settings.
+-- After the executor has returned, on failure too, everything that could outlive it in the session
+-- is closed and reset, because it would run or count as the worker at COMMIT or at the next
+-- statement: cursors WITH HOLD, prepared statements that hijack a driver's names, temporary
+-- objects, LISTEN, advisory locks, settings.
 --
--- A timeout set by the job does not bind: the worker sets statement_timeout in a statement of its own before.
--- The run row is locked FOR KEY SHARE: rescue (FOR UPDATE SKIP LOCKED) leaves it alone, a cancel can still be written.
+-- A timeout set by the job does not bind: the worker sets statement_timeout in a statement of its
+-- own before. The run row is locked FOR KEY SHARE: rescue (FOR UPDATE SKIP LOCKED) leaves it alone,
+-- a cancel can still be written.
 
 set role rowcron_owner;
 
-create or replace function rowcron._begin_execute(run_id bigint, token uuid, out executor text, out attempt integer,
+create or replace function rowcron._begin_execute(run_id bigint, token uuid, out executor text,
+  out attempt integer,
   out scheduled_for timestamptz, out args jsonb
 )
 language plpgsql security definer
@@ -23,12 +26,14 @@ declare
   job rowcron.job;
 begin
   select r.* into live from rowcron.run as r
-  where r.id = _begin_execute.run_id and r.seal = md5(_begin_execute.token::text)::uuid for key share;
+  where r.id = _begin_execute.run_id
+    and r.seal = md5(_begin_execute.token::text)::uuid for key share;
   if live.id is null then
     raise exception using
       errcode = 'RCCLM',
       message = format('the claim of run %s is lost', run_id),
-      detail = 'The token is not that of a claim that stands: the run was handed out again, or has ended.',
+      detail = 'The token is not that of a claim that stands: the run was handed out again, or has '
+        'ended.',
       hint = 'Nothing was executed.';
   end if;
   select j.* into job from rowcron.job as j where j.id = live.job_id and j.owner = live.owner;
@@ -51,7 +56,8 @@ begin
 end
 $$;
 comment on function rowcron._begin_execute(bigint, uuid) is
-  'Locks a claimed run for its execution and returns its executor and context. Raises RCCLM, RCNOJ.';
+  'Locks a claimed run for its execution and returns its executor and context. Raises RCCLM, '
+    'RCNOJ.';
 
 create or replace function rowcron._end_execute(
   run_id bigint, token uuid, state text, message text, row_count bigint, result jsonb
@@ -87,7 +93,8 @@ begin
   end if;
   reason := case
     when state = '57014' and clock_timestamp() >= live.started_at + coalesce(
-      (select j.timeout from rowcron.job as j where j.id = live.job_id), '0') - interval '10 milliseconds' then 'timeout'
+      (select j.timeout from rowcron.job as j where j.id = live.job_id),
+        '0') - interval '10 milliseconds' then 'timeout'
     else 'error ' || state end;
   again_at := rowcron._settle(live, 'failed', reason, message, null, null, null);
   return query select 'failed', again_at is null, again_at;
@@ -98,7 +105,8 @@ comment on function rowcron._end_execute(bigint, uuid, text, text, bigint, jsonb
 
 -- What the gate may call; everything else is closed to it.
 grant execute on function rowcron._begin_execute(bigint, uuid) to rowcron_gate;
-grant execute on function rowcron._end_execute(bigint, uuid, text, text, bigint, jsonb) to rowcron_gate;
+grant execute
+  on function rowcron._end_execute(bigint, uuid, text, text, bigint, jsonb) to rowcron_gate;
 grant usage, create on schema rowcron to rowcron_gate;
 reset role;
 
@@ -131,7 +139,8 @@ begin
       if context.executor is null then
         raise exception using
           errcode = 'RCEXE', message = 'the owner of this job has no executor',
-          hint = 'Its function in schema rowcron_executor was dropped or changed hands; insert any job as the owner to make it anew.';
+          hint = 'Its function in schema rowcron_executor was dropped or changed hands; insert any '
+            'job as the owner to make it anew.';
       end if;
       perform
         set_config('rowcron.run_id', run_id::text, true),
@@ -139,7 +148,8 @@ begin
         set_config('rowcron.scheduled_for', coalesce(to_char(
           context.scheduled_for at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00"'), ''), true),
         set_config('rowcron.args', context.args::text, true);
-      execute format('select x.row_count, x.result from rowcron_executor.%I($1, $2) as x', context.executor)
+      execute format('select x.row_count, x.result from rowcron_executor.%I($1, $2) as x',
+        context.executor)
       into n, first_row using run_id, token;
     exception when query_canceled or assert_failure or others then
       get stacked diagnostics
@@ -151,7 +161,8 @@ begin
   if state is not null then
     n := null;
     first_row := null;
-    message := concat_ws(E'\n', state || ': ' || message, 'DETAIL: ' || nullif(detail, ''), 'HINT: ' || nullif(hint, ''),
+    message := concat_ws(E'\n', state || ': ' || message, 'DETAIL: ' || nullif(detail, ''), 'HINT: '
+      || nullif(hint, ''),
       'CONTEXT: ' || nullif(split_part(place, 'PL/pgSQL function rowcron_executor.', 1), ''));
   end if;
 
@@ -166,7 +177,8 @@ begin
 end
 $$;
 comment on function rowcron.execute(bigint, uuid) is
-  'Runs a claimed SQL run as its owner and ends it: effect, ledger entry and end of the run commit together. A failing job is an outcome, not an error. Raises RCCLM, RCNOJ.';
+  'Runs a claimed SQL run as its owner and ends it: effect, ledger entry and end of the run commit '
+    'together. A failing job is an outcome, not an error. Raises RCCLM, RCNOJ.';
 
 reset role;
 set role rowcron_owner;

@@ -1,12 +1,14 @@
--- The ledger is partitioned by day (UTC). Partitions are made a week ahead and dropped when past the retention
--- by whichever worker comes first, once a minute at most, with a lock_timeout of 50 ms: where a reader is in the way it is
--- tried again a minute later, and neither claims nor finishes wait for it. What no partition takes
--- goes to the default partition, from where it is moved when its partition is made.
+-- The ledger is partitioned by day (UTC). Partitions are made a week ahead and dropped when past
+-- the retention by whichever worker comes first, once a minute at most, with a lock_timeout of 50
+-- ms: where a reader is in the way it is tried again a minute later, and neither claims nor
+-- finishes wait for it. What no partition takes goes to the default partition, from where it is
+-- moved when its partition is made.
 
 set role rowcron_owner;
 
 insert into rowcron.setting (name, value, description) values
-  ('maintained_at', '"1970-01-01T00:00:00Z"', 'When partitions, keys and workers were last looked after.')
+  ('maintained_at', '"1970-01-01T00:00:00Z"', 'When partitions, keys and workers were last looked '
+    'after.')
 on conflict (name) do nothing;
 
 create or replace function rowcron._make_partition(day date) returns void
@@ -21,18 +23,24 @@ begin
   if to_regclass('rowcron.' || name) is not null then
     return;
   end if;
-  -- apart first, then attached: that does not wait for those who write the other partitions. The default partition
-  -- is locked before it is emptied, else what is written meanwhile would refuse the attachment.
+  -- apart first, then attached: that does not wait for those who write the other partitions. The
+  -- default partition is locked before it is emptied, else what is written meanwhile would refuse
+  -- the attachment.
   lock table rowcron.ledger_default in access exclusive mode;
-  execute format('create table rowcron.%I (like rowcron.ledger including defaults including constraints including comments)', name);
-  execute format('comment on table rowcron.%I is %L', name, 'The ledger of ' || to_char(day, 'YYYY-MM-DD') || ' (UTC).');
+  execute format('create table rowcron.%I (like rowcron.ledger including defaults including '
+    'constraints including comments)', name);
+  execute format('comment on table rowcron.%I is %L', name, 'The ledger of '
+    || to_char(day, 'YYYY-MM-DD') || ' (UTC).');
   execute format(
-    'with moved as (delete from rowcron.ledger_default where finished_at >= %1$L and finished_at < %2$L returning *) '
+    'with moved as (delete from rowcron.ledger_default where finished_at >= %1$L and finished_at < '
+      '%2$L returning *) '
     'insert into rowcron.%3$I select * from moved', low, high, name);
-  execute format('alter table rowcron.ledger attach partition rowcron.%I for values from (%L) to (%L)', name, low, high);
+  execute format('alter table rowcron.ledger attach partition rowcron.%I for values from (%L) to '
+    '(%L)', name, low, high);
 end
 $$;
-comment on function rowcron._make_partition(date) is 'Makes the partition of the ledger for one day (UTC), if it does not stand.';
+comment on function rowcron._make_partition(date)
+  is 'Makes the partition of the ledger for one day (UTC), if it does not stand.';
 
 create or replace function rowcron._maintain_partitions(at timestamptz) returns void
 language plpgsql
@@ -41,7 +49,9 @@ set lock_timeout = '50ms'
 as $$
 declare
   today date := (at at time zone 'UTC')::date;
-  oldest text := 'ledger_' || to_char((at - (rowcron._read_setting('retention') #>> '{}')::interval) at time zone 'UTC', 'YYYYMMDD');
+  oldest text := 'ledger_'
+    || to_char((at - (rowcron._read_setting('retention') #>> '{}')::interval) at time zone 'UTC',
+      'YYYYMMDD');
   day date;
   expired text;
 begin
@@ -65,7 +75,8 @@ begin
     select c.relname
     from pg_inherits as i
     join pg_class as c on c.oid = i.inhrelid
-    where i.inhparent = 'rowcron.ledger'::regclass and c.relname ~ '^ledger_\d{8}$' and c.relname < oldest
+    where i.inhparent = 'rowcron.ledger'::regclass and c.relname ~ '^ledger_\d{8}$'
+      and c.relname < oldest
     order by c.relname
   loop
     begin
@@ -77,7 +88,8 @@ begin
 end
 $$;
 comment on function rowcron._maintain_partitions(timestamptz) is
-  'Makes the ledger''s partitions for a week ahead and drops those past the retention, as far as nobody is in the way.';
+  'Makes the ledger''s partitions for a week ahead and drops those past the retention, as far as '
+    'nobody is in the way.';
 
 create or replace function rowcron._maintain(at timestamptz) returns void
 language plpgsql
@@ -99,12 +111,14 @@ begin
   perform rowcron._maintain_partitions(at);
   delete from rowcron.key as k
   where (k.job_id, k.key) in (
-    select e.job_id, e.key from rowcron.key as e where e.expires_at <= at limit 10000 for update skip locked
+    select e.job_id, e.key from rowcron.key as e where e.expires_at <= at
+      limit 10000 for update skip locked
   );
   delete from rowcron.worker as w
   where w.lost_at < at - interval '10 minutes'
     and not exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running');
-  -- what has come of age since the last time; once a day all, because a keep may have been shortened
+  -- what has come of age since the last time; once a day all, because a keep may have been
+  -- shortened
   update rowcron.ledger as l
   set output = null
   from rowcron.job as j
@@ -114,7 +128,8 @@ begin
 end
 $$;
 comment on function rowcron._maintain(timestamptz) is
-  'Once a minute, by whichever worker comes first: partitions, expired keys, workers long gone, outputs past their job''s keep.';
+  'Once a minute, by whichever worker comes first: partitions, expired keys, workers long gone, '
+    'outputs past their job''s keep.';
 
 do $$ begin perform rowcron._maintain_partitions(clock_timestamp()); end $$;
 

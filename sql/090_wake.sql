@@ -1,10 +1,12 @@
--- Who is told, and when. A worker asks the tables; a notification only makes it ask sooner, and carries nothing.
--- A commit that notifies takes a lock of the whole cluster, so it is done only when somebody sleeps past
--- the new instant, once a statement, and never on a run's change of state (a cancel of a running one excepted).
+-- Who is told, and when. A worker asks the tables; a notification only makes it ask sooner, and
+-- carries nothing. A commit that notifies takes a lock of the whole cluster, so it is done only
+-- when somebody sleeps past the new instant, once a statement, and never on a run's change of state
+-- (a cancel of a running one excepted).
 --
--- What a READ COMMITTED statement sees when its trigger runs is every announcement committed before; one that comes later
--- finds the writer's lock and waits for its end (chapter 065). A transaction of another isolation level looks at
--- its old snapshot and therefore always notifies. PREPARE TRANSACTION fails after NOTIFY: setting notify = false.
+-- What a READ COMMITTED statement sees when its trigger runs is every announcement committed
+-- before; one that comes later finds the writer's lock and waits for its end (chapter 065). A
+-- transaction of another isolation level looks at its old snapshot and therefore always notifies.
+-- PREPARE TRANSACTION fails after NOTIFY: setting notify = false.
 
 set role rowcron_owner;
 
@@ -18,7 +20,8 @@ begin
   end if;
 end
 $$;
-comment on function rowcron._notify() is 'Notifies the channel rowcron, unless the setting notify is false.';
+comment on function rowcron._notify() is 'Notifies the channel rowcron, unless the setting notify '
+  'is false.';
 
 create or replace function rowcron._old_snapshot() returns boolean
 language sql stable
@@ -26,7 +29,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select current_setting('transaction_isolation') <> 'read committed'
 $$;
-comment on function rowcron._old_snapshot() is 'Whether this transaction may not see who has fallen asleep since it began.';
+comment on function rowcron._old_snapshot() is 'Whether this transaction may not see who has '
+  'fallen asleep since it began.';
 
 create or replace function rowcron._wake_for_runs() returns trigger
 language plpgsql security definer
@@ -44,7 +48,8 @@ begin
         where f.waits_for is null or f.waits_for = 'time'
         group by f.queue, f.kind
       ) as f
-      join rowcron.worker as w on f.kind = any (w.kinds) and (w.queues is null or f.queue = any (w.queues))
+      join rowcron.worker as w on f.kind = any (w.kinds)
+        and (w.queues is null or f.queue = any (w.queues))
       where w.asleep and w.expires_at > at and (w.wake_at is null or w.wake_at > f.due_at)
     )
   ) then
@@ -53,7 +58,8 @@ begin
   return null;
 end
 $$;
-comment on function rowcron._wake_for_runs() is 'Trigger: notifies when a worker sleeps past the moment at which one of the new runs is due.';
+comment on function rowcron._wake_for_runs() is 'Trigger: notifies when a worker sleeps past the '
+  'moment at which one of the new runs is due.';
 
 create or replace function rowcron._wake_for_jobs() returns trigger
 language plpgsql security definer
@@ -76,7 +82,8 @@ begin
         join rowcron.run as r on r.job_id = f.id and r.state = 'ready'
         group by r.queue, r.kind
       ) as f
-      join rowcron.worker as w on f.kind = any (w.kinds) and (w.queues is null or f.queue = any (w.queues))
+      join rowcron.worker as w on f.kind = any (w.kinds)
+        and (w.queues is null or f.queue = any (w.queues))
       where w.asleep and w.expires_at > at and (w.wake_at is null or w.wake_at > f.due_at)
     )
   ) then
@@ -85,7 +92,8 @@ begin
   return null;
 end
 $$;
-comment on function rowcron._wake_for_jobs() is 'Trigger: notifies when a worker sleeps past the next run of a job that was stored or changed.';
+comment on function rowcron._wake_for_jobs() is 'Trigger: notifies when a worker sleeps past the '
+  'next run of a job that was stored or changed.';
 
 create or replace function rowcron._served(queue text, kind text, handler text) returns boolean
 language sql stable
@@ -98,7 +106,8 @@ as $$
       and (_served.handler is null or w.handlers is null or _served.handler = any (w.handlers))
   )
 $$;
-comment on function rowcron._served(text, text, text) is 'Whether a live worker takes runs of this queue, kind and handler.';
+comment on function rowcron._served(text, text, text)
+  is 'Whether a live worker takes runs of this queue, kind and handler.';
 
 create or replace function rowcron._warn_unserved() returns trigger
 language plpgsql security definer
@@ -115,16 +124,20 @@ begin
     limit 5
   loop
     raise warning using
-      message = format('no live worker takes job "%s" (queue "%s", kind "%s")', lane.name, lane.queue, lane.kind),
-      detail = format('%s such job%s inserted.', lane.jobs, case when lane.jobs = 1 then ' was' else 's were' end),
+      message = format('no live worker takes job "%s" (queue "%s", kind "%s")', lane.name,
+        lane.queue, lane.kind),
+      detail = format('%s such job%s inserted.', lane.jobs, case when lane.jobs = 1 then ' was'
+        else 's were' end),
       hint = format('The job is stored and waits; start one: rowcron worker%s%s',
         case when lane.queue <> 'default' then ' --queue ' || lane.queue else '' end,
-        case when lane.kind not in ('sql', 'http', 'python') then ' --kind sql --kind ' || lane.kind else '' end);
+        case when lane.kind not in ('sql', 'http', 'python') then ' --kind sql --kind ' || lane.kind
+          else '' end);
   end loop;
   return null;
 end
 $$;
-comment on function rowcron._warn_unserved() is 'Trigger: warns when nobody would execute a job that was just inserted.';
+comment on function rowcron._warn_unserved() is 'Trigger: warns when nobody would execute a job '
+  'that was just inserted.';
 
 drop trigger if exists e10_wake on rowcron.run;
 create trigger e10_wake after insert on rowcron.run

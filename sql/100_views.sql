@@ -1,5 +1,6 @@
--- What a person asks. The views show what row security lets the asking role see; each is a plain select that can be read
--- with \d+. Counts are bounded, because a dashboard must not become the largest cost of the database.
+-- What a person asks. The views show what row security lets the asking role see; each is a plain
+-- select that can be read with \d+. Counts are bounded, because a dashboard must not become the
+-- largest cost of the database.
 
 set role rowcron_owner;
 
@@ -11,7 +12,8 @@ select
   j.kind,
   j.schedule,
   j.timezone,
-  case when j.schedule is null then 'on demand' else rowcron.explain(j.schedule, j.timezone) end as english,
+  case when j.schedule is null then 'on demand' else rowcron.explain(j.schedule, j.timezone)
+    end as english,
   j.enabled,
   j.queue,
   j.priority,
@@ -32,7 +34,8 @@ left join lateral (
   order by e.finished_at desc
   limit 1
 ) as l on true;
-comment on view rowcron.jobs is 'A job a row: what it is, in English, when it is next, how it ended last.';
+comment on view rowcron.jobs is 'A job a row: what it is, in English, when it is next, how it '
+  'ended last.';
 
 create or replace view rowcron.upcoming with (security_invoker = true) as
 select
@@ -65,7 +68,8 @@ from rowcron.run as r
 where r.state in ('waiting', 'ready')
 order by 1, 6 desc, 7, 8;
 comment on view rowcron.upcoming is
-  'What runs next, in order (due_at, priority desc, id): each job''s next occurrence, and the runs that wait or are ready.';
+  'What runs next, in order (due_at, priority desc, id): each job''s next occurrence, and the runs '
+    'that wait or are ready.';
 
 create or replace view rowcron.active with (security_invoker = true) as
 select
@@ -121,7 +125,8 @@ from rowcron.ledger as l
 where l.final
 order by l.finished_at desc;
 comment on view rowcron.history is
-  'One row a run, and one for occurrences that did not run; newest first. attempt tells how many attempts it took; all of them stand in rowcron.ledger.';
+  'One row a run, and one for occurrences that did not run; newest first. attempt tells how many '
+    'attempts it took; all of them stand in rowcron.ledger.';
 
 create or replace view rowcron.job_health with (security_invoker = true) as
 select
@@ -153,7 +158,8 @@ left join lateral (
     count(*) filter (where e.outcome in ('failed', 'lost')) as failed,
     count(*) filter (where e.outcome = 'skipped') as skipped,
     sum(e.occurrences) filter (where e.outcome = 'missed') as missed,
-    (array_agg(e.outcome order by e.finished_at desc) filter (where e.run_id is not null))[1] as last_outcome,
+    (array_agg(e.outcome order by e.finished_at desc) filter (where e.run_id is not null))[1] as
+      last_outcome,
     max(e.finished_at) filter (where e.outcome = 'succeeded') as last_success_at,
     percentile_cont(0.5) within group (order by e.finished_at - e.started_at)
       filter (where e.outcome = 'succeeded') as median_duration,
@@ -189,12 +195,14 @@ select
   w.queues,
   w.kinds,
   w.concurrency,
-  (select count(*) from rowcron.run as r where r.worker_id = w.id and r.state = 'running') as running,
+  (select count(*) from rowcron.run as r where r.worker_id = w.id
+    and r.state = 'running') as running,
   w.started_at,
   w.seen_at,
   w.expires_at
 from rowcron.worker as w;
-comment on view rowcron.workers is 'The workers, and how many runs that you can see each of them holds.';
+comment on view rowcron.workers is 'The workers, and how many runs that you can see each of them '
+  'holds.';
 
 create or replace function rowcron._ledger_overflows() returns boolean
 language sql stable security definer
@@ -202,7 +210,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select exists (select from rowcron.ledger_default)
 $$;
-comment on function rowcron._ledger_overflows() is 'Whether the ledger''s default partition holds entries whose day has no partition.';
+comment on function rowcron._ledger_overflows()
+  is 'Whether the ledger''s default partition holds entries whose day has no partition.';
 
 create or replace view rowcron.queue_health with (security_invoker = true) as
 select
@@ -214,7 +223,8 @@ select
       and l.kind = any (w.kinds) and (w.queues is null or l.queue = any (w.queues))
   ) as workers,
   (select count(*) from (
-    select from rowcron.run as r where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' limit 1000
+    select from rowcron.run as r where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
+      limit 1000
   ) as r) as ready_up_to_1000,
   clock_timestamp() - (
     select min(r.due_at) from (
@@ -231,7 +241,8 @@ from rowcron.lane as l
 cross join rowcron.setting as s
 where s.name = 'hold';
 comment on view rowcron.queue_health is
-  'Each queue and kind: workers, what is ready, how old, when something is due next; whether all is held and whether the ledger lacks a partition.';
+  'Each queue and kind: workers, what is ready, how old, when something is due next; whether all '
+    'is held and whether the ledger lacks a partition.';
 
 create or replace function rowcron.why_not_running(job text, owner text default current_user)
 returns table (gate text, holds boolean, detail text, hint text)
@@ -246,48 +257,64 @@ declare
   running bigint;
 begin
   select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
-  select r.* into live from rowcron.run as r where r.job_id = wanted.id order by r.state = 'running', r.due_at limit 1;
-  select count(*) into running from rowcron.run as r where r.job_id = wanted.id and r.state = 'running';
+  select r.* into live from rowcron.run as r where r.job_id = wanted.id
+    order by r.state = 'running', r.due_at limit 1;
+  select count(*) into running from rowcron.run as r where r.job_id = wanted.id
+    and r.state = 'running';
   return query
   select g.gate, g.holds, g.detail, case when g.holds then g.hint end
   from (values
   ('held', rowcron._read_setting('hold') <> 'null',
     case when rowcron._read_setting('hold') = 'null' then 'nothing is held' else format(
-      'everything is held by %s: %s', rowcron._read_setting('hold') ->> 'by', rowcron._read_setting('hold') ->> 'reason') end,
+      'everything is held by %s: %s', rowcron._read_setting('hold') ->> 'by',
+        rowcron._read_setting('hold') ->> 'reason') end,
     'select rowcron.release();'),
-  ('paused', not wanted.enabled, case when wanted.enabled then 'the job is enabled' else 'the job is paused' end,
+  ('paused', not wanted.enabled, case when wanted.enabled then 'the job is enabled'
+    else 'the job is paused' end,
     format('select rowcron.resume(%L);', wanted.name)),
-  ('window', coalesce(wanted.starts_at > at or wanted.ends_at <= at or entry.runs_fired >= wanted.max_runs, false),
+  ('window',
+    coalesce(wanted.starts_at > at or wanted.ends_at <= at or entry.runs_fired >= wanted.max_runs,
+      false),
     case
-      when wanted.starts_at > at then 'it starts at ' || rowcron._local_text(wanted.starts_at, wanted.timezone)
-      when wanted.ends_at <= at then 'it ended at ' || rowcron._local_text(wanted.ends_at, wanted.timezone)
-      when entry.runs_fired >= wanted.max_runs then format('all %s runs of max_runs were made', wanted.max_runs)
+      when wanted.starts_at > at then 'it starts at '
+        || rowcron._local_text(wanted.starts_at, wanted.timezone)
+      when wanted.ends_at <= at then 'it ended at '
+        || rowcron._local_text(wanted.ends_at, wanted.timezone)
+      when entry.runs_fired >= wanted.max_runs
+        then format('all %s runs of max_runs were made', wanted.max_runs)
       else 'the window is open' end,
     'Change starts_at, ends_at or max_runs.'),
   ('due', live.id is null and (entry.next_run_at is null or entry.next_run_at > at),
     case
       when live.id is not null then format('run %s is live', live.id)
-      when entry.next_run_at > at then 'it is next due at ' || rowcron._local_text(entry.next_run_at, wanted.timezone)
+      when entry.next_run_at > at then 'it is next due at '
+        || rowcron._local_text(entry.next_run_at, wanted.timezone)
       when entry.next_run_at <= at then 'it is due'
       when wanted.schedule is null then 'it has no schedule and runs on demand'
       else 'its schedule names no further occurrence' end,
     format('select rowcron.run_now(%L);', wanted.name)),
   ('retry', coalesce(live.waits_for = 'time' and live.attempt > 1, false),
     case when live.waits_for = 'time' and live.attempt > 1
-      then format('attempt %s of run %s is due at %s', live.attempt, live.id, rowcron._local_text(live.due_at, wanted.timezone))
+      then format('attempt %s of run %s is due at %s', live.attempt, live.id,
+        rowcron._local_text(live.due_at, wanted.timezone))
       else 'no attempt is backing off' end,
     'It runs by itself then.'),
-  ('overlap', coalesce(live.waits_for = 'overlap', false) or (running > 0 and wanted.on_overlap = 'skip'),
-    case when live.waits_for = 'overlap' then format('run %s stands in line behind an earlier one', live.id)
+  ('overlap', coalesce(live.waits_for = 'overlap', false)
+    or (running > 0 and wanted.on_overlap = 'skip'),
+    case when live.waits_for = 'overlap'
+      then format('run %s stands in line behind an earlier one', live.id)
       when running > 0 then 'an earlier run is running' else 'no earlier run is in the way' end,
     'See rowcron.active; on_overlap = ''allow'' lets them run side by side.'),
   ('limit', coalesce(running >= wanted.max_running, false),
     format('%s running, max_running is %s', running, coalesce(wanted.max_running::text, 'not set')),
     'Raise max_running.'),
   ('kind', not rowcron._may_own_kind(wanted.owner, wanted.kind),
-    format('kind %s', wanted.kind), format('As an administrator: grant rowcron_%s to %s;', wanted.kind, wanted.owner)),
-  ('worker', not rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python' then wanted.command end),
-    case when rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python' then wanted.command end)
+    format('kind %s', wanted.kind),
+      format('As an administrator: grant rowcron_%s to %s;', wanted.kind, wanted.owner)),
+  ('worker', not rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'
+    then wanted.command end),
+    case when rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'
+      then wanted.command end)
       then 'a live worker takes it'
       when rowcron._served(wanted.queue, wanted.kind, null)
       then format('no live worker has the handler "%s"', wanted.command)

@@ -1,7 +1,8 @@
--- Who may what. A stranger nothing. An author (rowcron_user) sees and writes its own jobs, sees its own runs and
--- their history, and asks for runs. An operator pauses, resumes, runs, cancels, retries everyone's, holds and
--- releases. A viewer reads. A worker executes the four verbs and holds no right on any table. What is granted
--- stands here and nowhere else; a test compares the catalog with this chapter's lists.
+-- Who may what. A stranger nothing. An author (rowcron_user) sees and writes its own jobs, sees its
+-- own runs and their history, and asks for runs. An operator pauses, resumes, runs, cancels,
+-- retries everyone's, holds and releases. A viewer reads. A worker executes the four verbs and
+-- holds no right on any table. What is granted stands here and nowhere else; a test compares the
+-- catalog with this chapter's lists.
 
 set role rowcron_owner;
 
@@ -22,13 +23,15 @@ drop policy if exists own on rowcron.job;
 create policy own on rowcron.job to rowcron_user
 using (owner = (select rowcron._me())) with check (owner = (select rowcron._me()));
 drop policy if exists operate on rowcron.job;
--- An operator who is an author too holds UPDATE on every column; _check_job lets it change enabled alone.
+-- An operator who is an author too holds UPDATE on every column; _check_job lets it change enabled
+-- alone.
 create policy operate on rowcron.job for update to rowcron_operator using (true) with check (true);
 drop policy if exists view on rowcron.job;
 create policy view on rowcron.job for select to rowcron_operator, rowcron_viewer using (true);
 
 drop policy if exists own on rowcron.agenda;
-create policy own on rowcron.agenda for select to rowcron_user using (owner = (select rowcron._me()));
+create policy own
+  on rowcron.agenda for select to rowcron_user using (owner = (select rowcron._me()));
 drop policy if exists view on rowcron.agenda;
 create policy view on rowcron.agenda for select to rowcron_operator, rowcron_viewer using (true);
 
@@ -37,9 +40,11 @@ create policy own on rowcron.run for select to rowcron_user using (owner = (sele
 drop policy if exists view on rowcron.run;
 create policy view on rowcron.run for select to rowcron_operator, rowcron_viewer using (true);
 drop policy if exists enqueue on rowcron.run;
--- the job must be the author's too: a run of somebody else's would take its keys and count against its limits
+-- the job must be the author's too: a run of somebody else's would take its keys and count against
+-- its limits
 create policy enqueue on rowcron.run for insert to rowcron_user
-with check (owner = (select rowcron._me()) and exists (select from rowcron.job as j where j.id = run.job_id));
+with check (owner = (select rowcron._me())
+  and exists (select from rowcron.job as j where j.id = run.job_id));
 drop policy if exists operate on rowcron.run;
 create policy operate on rowcron.run for insert to rowcron_operator
 with check (exists (select from rowcron.job as j where j.id = run.job_id and j.owner = run.owner));
@@ -49,7 +54,8 @@ create policy own on rowcron.key for select to rowcron_user, rowcron_operator
 using (exists (select from rowcron.job as j where j.id = key.job_id));
 
 drop policy if exists own on rowcron.ledger;
-create policy own on rowcron.ledger for select to rowcron_user using (owner = (select rowcron._me()));
+create policy own
+  on rowcron.ledger for select to rowcron_user using (owner = (select rowcron._me()));
 drop policy if exists view on rowcron.ledger;
 create policy view on rowcron.ledger for select to rowcron_operator, rowcron_viewer using (true);
 
@@ -59,10 +65,12 @@ using (owner = (select rowcron._me()) or changed_by = current_user);
 drop policy if exists view on rowcron.change;
 create policy view on rowcron.change for select to rowcron_operator, rowcron_viewer using (true);
 drop policy if exists ask on rowcron.change;
-create policy ask on rowcron.change for insert to rowcron_user, rowcron_operator with check (changed_by = current_user);
+create policy ask on rowcron.change for insert to rowcron_user,
+  rowcron_operator with check (changed_by = current_user);
 
 drop policy if exists own on rowcron.executor;
-create policy own on rowcron.executor for select to rowcron_user using (owner = (select rowcron._me()));
+create policy own
+  on rowcron.executor for select to rowcron_user using (owner = (select rowcron._me()));
 drop policy if exists own on rowcron.connection_grant;
 create policy own on rowcron.connection_grant for select to rowcron_user
 using (pg_has_role((select rowcron._me()), grantee, 'usage'));
@@ -71,33 +79,41 @@ grant select, insert, update, delete on rowcron.job to rowcron_user;
 grant select, update (enabled) on rowcron.job to rowcron_operator;
 grant select on rowcron.job to rowcron_viewer;
 grant select on
-  rowcron.agenda, rowcron.run, rowcron.ledger, rowcron.change, rowcron.worker, rowcron.lane, rowcron.setting,
-  rowcron.jobs, rowcron.upcoming, rowcron.active, rowcron.history, rowcron.job_health, rowcron.workers,
+  rowcron.agenda, rowcron.run, rowcron.ledger, rowcron.change, rowcron.worker, rowcron.lane,
+    rowcron.setting,
+  rowcron.jobs, rowcron.upcoming, rowcron.active, rowcron.history, rowcron.job_health,
+    rowcron.workers,
   rowcron.queue_health
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant select on rowcron.key to rowcron_user, rowcron_operator;
 grant select on rowcron.executor, rowcron.connection_grant to rowcron_user;
 grant insert (
-  job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause, key, key_expires_at, args
+  job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause, key,
+    key_expires_at, args
 ) on rowcron.run to rowcron_user, rowcron_operator;
-grant insert (action, job, owner, run_id, new_values) on rowcron.change to rowcron_user, rowcron_operator;
+grant insert (action, job, owner, run_id, new_values) on rowcron.change to rowcron_user,
+  rowcron_operator;
 
 -- the calendar and what only reads its arguments
 grant execute on function
   rowcron.next_run, rowcron.next_runs, rowcron.explain, rowcron.version,
-  rowcron._me, rowcron._read_setting, rowcron._local_text, rowcron._may_own_kind, rowcron._ledger_overflows
+  rowcron._me, rowcron._read_setting, rowcron._local_text, rowcron._may_own_kind,
+    rowcron._ledger_overflows
 to rowcron_user, rowcron_operator, rowcron_viewer;
 
 -- what authors and operators call; each judges the caller by row security or by who signs a change
 grant execute on function
-  rowcron.pause, rowcron.resume, rowcron.enqueue, rowcron.enqueue_many, rowcron.run_now, rowcron.cancel,
+  rowcron.pause, rowcron.resume, rowcron.enqueue, rowcron.enqueue_many, rowcron.run_now,
+    rowcron.cancel,
   rowcron.retry, rowcron.hold, rowcron.release, rowcron.grant_connection, rowcron.revoke_connection,
   rowcron._job_named, rowcron._set_enabled, rowcron._enqueue, rowcron._may_use_connection
 to rowcron_user, rowcron_operator;
-grant execute on function rowcron.why_not_running, rowcron._job_named, rowcron._role_named, rowcron._served
+grant execute on function rowcron.why_not_running, rowcron._job_named, rowcron._role_named,
+  rowcron._served
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function
-  rowcron.occurrences, rowcron._unfold, rowcron._outlook, rowcron.dst_audit, rowcron._transitions, rowcron._dst_effects
+  rowcron.occurrences, rowcron._unfold, rowcron._outlook, rowcron.dst_audit, rowcron._transitions,
+    rowcron._dst_effects
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function
   rowcron.schedule, rowcron.unschedule, rowcron._check_command, rowcron._check_timezone
@@ -109,7 +125,8 @@ grant execute on function rowcron._claimed_command, rowcron._tick to rowcron_use
 -- the four verbs
 grant execute on function
   rowcron.claim(uuid, integer, text[], text[], text[], interval),
-  rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval, text, text, integer, boolean, boolean, bigint),
+  rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval, text, text, integer,
+    boolean, boolean, bigint),
   rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[], interval[])
 to rowcron_worker;
 grant execute on function rowcron.finish(bigint, uuid, text, text, text, jsonb, text, interval)
