@@ -200,7 +200,7 @@ def test_a_worker_says_what_it_uses_and_who_changed_what(jobs: Jobs, start: Star
     jobs.add("python", "nothing")
     worker = start("--sql-connections", "3")
     assert worker.events("worker")[0]["connections"] == 4 + 3 + 8
-    assert "up to 7 connections" in worker.console.read_text("utf-8")
+    assert "up to 15 connections" in worker.console.read_text("utf-8")
     wait_until(lambda: asleep(jobs.db), what="sleep")
     name = jobs.add("python", "nothing")
     run = jobs.start(name)
