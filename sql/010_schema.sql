@@ -5,16 +5,18 @@
 -- four functions (claim, heartbeat, execute, finish); a person in psql can do the same without any
 -- worker.
 --
---   010 schema   roles, schemas, settings       060 claim     the one SKIP LOCKED query, limits
---   015 zones    time zones, checked            065 worker    heartbeat: registration and sleep
---   020 parse    schedule text to bit masks     070 finish    outcome, retry, backoff
---   021 next     the calendar                   074 executor  one function an owner
---   022 explain  a schedule in English          075 execute   a SQL job under its owner
---   030 tables   job, agenda, run, ledger       080 recovery  lost claims
---   040 jobs     what authors do                085 retention partitions ahead and behind
---   050 fire     time becomes runs              090 wake      who is told, and when
---                                               100 views     what a person asks
---                                               110 access    who may what
+--   010 schema   roles, schemas, settings       055 limits    what is parked, and released
+--   015 zones    time zones, checked            060 claim     the one SKIP LOCKED query, its order
+--   020 parse    schedule text to bit masks     065 worker    heartbeat: registration and sleep
+--   021 next     the calendar (023-028 too)     068 outcome   retry, backoff, the end
+--   022 explain  a schedule in English          070 finish    what a holder reports
+--   030 tables   job, agenda; 031 run, ledger   074 executor  one function an owner
+--   032 workers  worker, change                 075 execute   a SQL job under its owner
+--   040 jobs     a row judged (046 commands)    080 recovery  lost claims
+--   042 agenda   the agenda follows the job     085 retention partitions ahead and behind
+--   043 authors  schedule, pause; 044 enqueue   090 wake      who is told, and when
+--   045 asks     cancel, retry, hold            100 views     what a person asks (101, 105 too)
+--   048 plan     due occurrences; 050 fire      110 access    who may what
 --
 -- How a run lives:
 --

@@ -1,0 +1,171 @@
+-- What follows an attempt's end: the end of the run, or another attempt after a pause. A final outcome
+-- deletes the run and writes its ledger entry together; a failure with attempts left, or a loss with
+-- losses left, writes an entry that is not final and puts the run back. Callers hold the run's lock.
+--
+-- Neither job nor agenda is written, with one exception: the schedule @after counts from here.
+
+set role rowcron_owner;
+
+create or replace function rowcron._tail(value text, bytes integer) returns text
+language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  value := right(value, bytes);
+  while octet_length(value) > bytes loop
+    value := right(value, length(value) - (octet_length(value) - bytes + 3) / 4);
+  end loop;
+  return value;
+end
+$$;
+comment on function rowcron._tail(text, integer)
+  is 'The end of a text, at most so many bytes, cut on a character.';
+
+create or replace function rowcron._bounded(value jsonb, bytes integer) returns jsonb
+language sql immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when octet_length(value::text) > bytes
+    then jsonb_build_object('truncated', true, 'bytes', octet_length(value::text)) else value end
+$$;
+comment on function rowcron._bounded(jsonb, integer)
+  is 'A result if it is small enough, else its size.';
+
+-- For rows that have been deleted from run just now.
+create or replace function rowcron._count_from_end(job_ids bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update rowcron.agenda as a
+  set next_run_at = rowcron._next_in_window(j, a.parsed, greatest(clock_timestamp(), a.high_water),
+    a.runs_fired)
+  from rowcron.job as j
+  where a.job_id = any (job_ids) and (a.parsed).form = 'after' and j.id = a.job_id;
+end
+$$;
+comment on function rowcron._count_from_end(bigint[])
+  is 'A job with schedule @after is next due counted from now, when its run has ended.';
+
+create or replace function rowcron._end_run(
+  live rowcron.run, outcome text, reason text, error text default null, output text default null,
+  result jsonb default null
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from rowcron.run as r where r.id = live.id;
+  insert into rowcron.ledger (
+    job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
+    finished_at,
+    outcome, reason, error, output, result, worker_id, retry_of, key, args
+  )
+  values (
+    live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, true,
+    live.scheduled_for,
+    live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
+    rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
+      live.key, live.args
+  );
+  if live.scheduled_for is not null then
+    perform rowcron._count_from_end(array[live.job_id]);
+  end if;
+end
+$$;
+comment on function rowcron._end_run(rowcron.run, text, text, text, text, jsonb) is
+  'Ends a run whose row the caller has locked: out of run, into the ledger, final.';
+
+create or replace function rowcron._retry_pause(job rowcron.job, failures integer) returns interval
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select make_interval(secs => least(
+      extract(epoch from job.retry_delay)::double precision * power(job.retry_backoff,
+        least(failures - 1, 100)),
+      extract(epoch from job.max_retry_delay)::double precision
+    ) * (1 + job.retry_jitter * (2 * random() - 1)))
+$$;
+comment on function rowcron._retry_pause(rowcron.job, integer) is
+  'The pause after so many failures: delay times backoff for each further one, capped, give or '
+    'take the jitter''s share.';
+
+-- A failure, loss or return of a run whose row the caller has locked. Returns when it is due again,
+-- null when it has ended.
+create or replace function rowcron._settle(
+  live rowcron.run, outcome text, reason text, error text, output text, result jsonb,
+    retry_after interval
+) returns timestamptz
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job rowcron.job;
+  at timestamptz := clock_timestamp();
+  again_at timestamptz;
+begin
+  select j.* into job from rowcron.job as j where j.id = live.job_id;
+  if live.cancel_asked_by is not null and outcome in ('released', 'lost', 'failed') then
+    if outcome <> 'failed' then
+      outcome := 'cancelled';
+    end if;
+    reason := concat_ws('; ', reason, 'cancelled by ' || live.cancel_asked_by);
+  elsif job.id is null then
+    reason := concat_ws('; ', reason, 'job deleted');
+    outcome := case when outcome = 'released' then 'cancelled' else outcome end;
+  elsif outcome = 'released' then
+    again_at := live.due_at;
+  elsif outcome = 'failed' then
+    live.failures := live.failures + 1;
+    if live.failures < job.max_attempts then
+      -- greatest and least pass over a null
+      again_at := at + case when retry_after is null then rowcron._retry_pause(job, live.failures)
+        else least(greatest(retry_after, '0'), '1 day') end;
+    end if;
+  elsif outcome = 'lost' then
+    live.losses := live.losses + 1;
+    if job.on_lost = 'fail' then
+      reason := concat_ws('; ', reason, 'on_lost = fail');
+    elsif live.losses >= job.max_lost then
+      reason := concat_ws('; ', reason, format('lost %s times', live.losses));
+    else
+      again_at := at;
+    end if;
+  end if;
+  if again_at is null then
+    perform rowcron._end_run(live, case when outcome = 'fatal' then 'failed' else outcome end,
+      reason, error, output, result);
+    return null;
+  end if;
+  if outcome <> 'released' then
+    insert into rowcron.ledger (
+      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
+      finished_at,
+      outcome, reason, error, output, result, worker_id, retry_of, key, args
+    )
+    values (
+      live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, false,
+      live.scheduled_for,
+      live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
+      rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
+        live.key, live.args
+    );
+  end if;
+  update rowcron.run as r
+  set
+    state = case when again_at > at then 'waiting' else 'ready' end,
+    waits_for = case when again_at > at then 'time' end,
+    attempt = live.attempt + case when outcome = 'released' then 0 else 1 end,
+    failures = live.failures, losses = live.losses, due_at = again_at,
+    worker_id = null, seal = null, started_at = null, cancel_asked_by = null,
+    job = job.name, queue = job.queue, kind = job.kind, handler = case when job.kind = 'python'
+      then job.command end
+  where r.id = live.id;
+  return again_at;
+end
+$$;
+comment on function rowcron._settle(rowcron.run, text, text, text, text, jsonb, interval) is
+  'Ends an attempt by the job''s rules: another attempt later, or the end. Returns when the run is '
+    'due again, null when it has ended.';
+
+reset role;

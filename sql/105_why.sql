@@ -1,0 +1,88 @@
+-- Why a job does not run now: every gate between a job and a run, in the order in which a run would meet
+-- them. A gate that is shut says how to open it.
+
+set role rowcron_owner;
+
+create or replace function rowcron.why_not_running(job text, owner text default current_user)
+returns table (gate text, holds boolean, detail text, hint text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at timestamptz := clock_timestamp();
+  wanted rowcron.job := rowcron._job_named(job, owner);
+  entry rowcron.agenda;
+  live rowcron.run;
+  running bigint;
+begin
+  select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
+  select r.* into live from rowcron.run as r where r.job_id = wanted.id
+    order by r.state = 'running', r.due_at limit 1;
+  select count(*) into running from rowcron.run as r where r.job_id = wanted.id
+    and r.state = 'running';
+  return query
+  select g.gate, g.holds, g.detail, case when g.holds then g.hint end
+  from (values
+  ('held', rowcron._read_setting('hold') <> 'null',
+    case when rowcron._read_setting('hold') = 'null' then 'nothing is held' else format(
+      'everything is held by %s: %s', rowcron._read_setting('hold') ->> 'by',
+        rowcron._read_setting('hold') ->> 'reason') end,
+    'select rowcron.release();'),
+  ('paused', not wanted.enabled, case when wanted.enabled then 'the job is enabled'
+    else 'the job is paused' end,
+    format('select rowcron.resume(%L);', wanted.name)),
+  ('window',
+    coalesce(wanted.starts_at > at or wanted.ends_at <= at or entry.runs_fired >= wanted.max_runs,
+      false),
+    case
+      when wanted.starts_at > at then 'it starts at '
+        || rowcron._local_text(wanted.starts_at, wanted.timezone)
+      when wanted.ends_at <= at then 'it ended at '
+        || rowcron._local_text(wanted.ends_at, wanted.timezone)
+      when entry.runs_fired >= wanted.max_runs
+        then format('all %s runs of max_runs were made', wanted.max_runs)
+      else 'the window is open' end,
+    'Change starts_at, ends_at or max_runs.'),
+  ('due', live.id is null and (entry.next_run_at is null or entry.next_run_at > at),
+    case
+      when live.id is not null then format('run %s is live', live.id)
+      when entry.next_run_at > at then 'it is next due at '
+        || rowcron._local_text(entry.next_run_at, wanted.timezone)
+      when entry.next_run_at <= at then 'it is due'
+      when wanted.schedule is null then 'it has no schedule and runs on demand'
+      else 'its schedule names no further occurrence' end,
+    format('select rowcron.run_now(%L);', wanted.name)),
+  ('retry', coalesce(live.waits_for = 'time' and live.attempt > 1, false),
+    case when live.waits_for = 'time' and live.attempt > 1
+      then format('attempt %s of run %s is due at %s', live.attempt, live.id,
+        rowcron._local_text(live.due_at, wanted.timezone))
+      else 'no attempt is backing off' end,
+    'It runs by itself then.'),
+  ('overlap', coalesce(live.waits_for = 'overlap', false)
+    or (running > 0 and wanted.on_overlap = 'skip'),
+    case when live.waits_for = 'overlap'
+      then format('run %s stands in line behind an earlier one', live.id)
+      when running > 0 then 'an earlier run is running' else 'no earlier run is in the way' end,
+    'See rowcron.active; on_overlap = ''allow'' lets them run side by side.'),
+  ('limit', coalesce(running >= wanted.max_running, false),
+    format('%s running, max_running is %s', running, coalesce(wanted.max_running::text, 'not set')),
+    'Raise max_running.'),
+  ('kind', not rowcron._may_own_kind(wanted.owner, wanted.kind),
+    format('kind %s', wanted.kind),
+      format('As an administrator: grant rowcron_%s to %s;', wanted.kind, wanted.owner)),
+  ('worker', not rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'
+    then wanted.command end),
+    case when rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'
+      then wanted.command end)
+      then 'a live worker takes it'
+      when rowcron._served(wanted.queue, wanted.kind, null)
+      then format('no live worker has the handler "%s"', wanted.command)
+      else format('no live worker serves queue "%s" and kind "%s"', wanted.queue, wanted.kind) end,
+    format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind))
+  ) as g (gate, holds, detail, hint);
+end
+$$;
+comment on function rowcron.why_not_running(text, text) is
+  'Every gate between a job and a run, in order; holds = true: this one is shut. Raises RCNOJ.';
+
+reset role;
