@@ -72,11 +72,23 @@ class Turns:
             except WorkerLost:
                 self._lost(self.member)
             except Unavailable as error:
+                self._begin_anew()
                 await self.alarm.wait(Event.STOP, self.outage.failed("control", error))
             except (NotInstalled, NotPermitted, WrongVersion) as error:
                 # it was there at the start: restored, upgraded or granted just now
                 pause = self.outage.failed("control", Unavailable(error.message, hint=error.hint))
                 await self.alarm.wait(Event.STOP, pause)
+
+    def _begin_anew(self) -> None:
+        """Go on under another registration.
+
+        A crash without synchronous commit, or a failover, may have undone what was committed last:
+        the database then counts runs as held here that this side has finished, or never heard of.
+        They are given back when their registration ends, which is when the runs known here have.
+        """
+        if self.member.registered:
+            self.member.retiring = True
+            self.members.append(Member())
 
     async def _turn(self) -> None:
         self.alarm.clear()
@@ -108,14 +120,7 @@ class Turns:
 
     async def _claim(self, capacity: int, kinds: str | None = None) -> int:
         member = self.member
-        try:
-            runs = await database.claim(self.control, member.id, capacity, self.about, kinds)
-        except Unavailable as error:
-            if error.in_doubt and capacity:
-                # What was claimed and not heard of is given back when this registration ends.
-                member.retiring = True
-                self.members.append(Member())
-            raise
+        runs = await database.claim(self.control, member.id, capacity, self.about, kinds)
         if runs:
             self._in_vain = 0
         self.running.begin(runs, member)
