@@ -106,6 +106,29 @@ def test_cut_sessions_cost_no_run_and_double_none(jobs: Jobs, start: Start) -> N
     assert worker.stop() == 0
 
 
+def test_a_run_that_the_database_thinks_is_held_is_given_back_after_an_outage(
+    jobs: Jobs, start: Start
+) -> None:
+    """As after a failover that undid the end of a run: the database counts it, the worker does not."""
+    worker = start("--lease", "60", "--poll", "1")
+    member = worker.wait_for("registered")["worker"]
+    name = jobs.add("sql", "select 1")
+    jobs.db.execute("select rowcron.hold('test')")
+    run = jobs.start(name)
+    jobs.db.execute(
+        "update rowcron.run set state = 'running', worker_id = %s, seal = gen_random_uuid(),"
+        " started_at = clock_timestamp() where id = %s",
+        [member, run],
+    )
+    jobs.db.execute("select rowcron.release()")
+    assert jobs.running(run)
+    jobs.db.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'w_worker'"
+    )
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert len(jobs.entries(run)) == 1
+
+
 def test_runs_of_a_killed_worker_are_rescued(jobs: Jobs, start: Start) -> None:
     first = start("--lease", "1")
     run = jobs.run("python", "sleep", {"seconds": 2})
