@@ -109,7 +109,7 @@ def test_cut_sessions_cost_no_run_and_double_none(jobs: Jobs, start: Start) -> N
 def test_a_run_that_the_database_thinks_is_held_is_given_back_after_an_outage(
     jobs: Jobs, start: Start
 ) -> None:
-    """As after a failover that undid the end of a run: the database counts it, the worker does not."""
+    """As after a failover that undid the end of a run, of which only the worker knows."""
     worker = start("--lease", "60", "--poll", "1")
     member = worker.wait_for("registered")["worker"]
     name = jobs.add("sql", "select 1")
