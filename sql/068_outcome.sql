@@ -41,7 +41,11 @@ begin
   set next_run_at = rowcron._next_in_window(j, a.parsed, greatest(clock_timestamp(), a.high_water),
     a.runs_fired)
   from rowcron.job as j
-  where a.job_id = any (job_ids) and (a.parsed).form = 'after' and j.id = a.job_id;
+  where a.job_id = any (job_ids) and (a.parsed).form = 'after' and j.id = a.job_id
+    -- a run in line, left from an earlier schedule, will end later
+    and not exists (
+      select from rowcron.run as r where r.job_id = a.job_id and r.scheduled_for is not null
+    );
 end
 $$;
 comment on function rowcron._count_from_end(bigint[])
