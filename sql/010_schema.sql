@@ -15,7 +15,7 @@
 --   040 jobs     a row judged (046 commands)    080 recovery  lost claims
 --   042 agenda   the agenda follows the job     085 retention partitions ahead and behind
 --   043 authors  schedule, pause; 044 enqueue   090 wake      who is told, and when
---   045 asks     cancel, retry, hold            100 views     what a person asks (101, 105 too)
+--   045 asks     cancel, retry, hold            100 views     what a person asks (101-105 too)
 --   048 plan     due occurrences; 050 fire      110 access    who may what
 --
 -- How a run lives:

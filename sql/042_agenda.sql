@@ -17,9 +17,11 @@ begin
   if not job.enabled or parsed is null or runs_fired >= job.max_runs then
     return null;
   end if;
-  -- the window is closed on the left: an occurrence at starts_at itself counts, and @after counts from there
+  -- closed on the left: an occurrence at starts_at itself counts; @after counts from there
   following := rowcron._next(
-    parsed, greatest(after, job.starts_at - case when parsed.form = 'after' then interval '0' else '1 microsecond' end),
+    parsed,
+    greatest(after, job.starts_at
+      - case when parsed.form = 'after' then interval '0' else '1 microsecond' end),
     job.timezone, coalesce(job.starts_at, job.created_at), job.on_gap, job.on_fold);
   return case when following >= job.ends_at then null else following end;
 end

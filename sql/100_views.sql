@@ -65,7 +65,7 @@ select
   r.scheduled_for,
   'run' as source
 from rowcron.run as r
-where r.state in ('waiting', 'ready')
+where r.state = 'ready' or (r.state = 'waiting' and r.waits_for <> 'resume')
 order by 1, 6 desc, 7, 8;
 comment on view rowcron.upcoming is
   'What runs next, in order (due_at, priority desc, id): each job''s next occurrence, and the runs '

@@ -112,8 +112,8 @@ grant execute on function rowcron.why_not_running, rowcron._job_named, rowcron._
   rowcron._served
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function
-  rowcron.occurrences, rowcron._unfold, rowcron._outlook, rowcron.dst_audit, rowcron._transitions,
-    rowcron._dst_effects
+  rowcron.occurrences, rowcron._unfold, rowcron._outlook, rowcron.upcoming_page, rowcron.dst_audit,
+  rowcron._transitions, rowcron._dst_effects
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function
   rowcron.schedule, rowcron.unschedule, rowcron._check_command, rowcron._check_timezone

@@ -42,10 +42,10 @@ select is((select array_agg(distinct f.name order by f.name) from public.tap_fun
   '{_check_command,_check_timezone,_claimed_command,_dst_effects,_enqueue,_job_named,_ledger_overflows,_local_text,_may_own_kind,_may_use_connection,_me,_outlook,_read_setting,_role_named,_served,_set_enabled,_tick,_transitions,_unfold}',
   'of what is private an author may execute only what public functions, triggers and its executor call');
 select is((select array_agg(distinct f.name order by f.name) from public.tap_functions as f where has_function_privilege('tap_ann', f.oid, 'execute') and f.name !~ '^_'),
-  '{cancel,dst_audit,enqueue,enqueue_many,explain,finish,grant_connection,hold,next_run,next_runs,occurrences,pause,release,resume,retry,revoke_connection,run_now,schedule,unschedule,version,why_not_running}',
+  '{cancel,dst_audit,enqueue,enqueue_many,explain,finish,grant_connection,hold,next_run,next_runs,occurrences,pause,release,resume,retry,revoke_connection,run_now,schedule,unschedule,upcoming_page,version,why_not_running}',
   'and of what is public all but the worker''s verbs');
 select is((select array_agg(distinct f.name order by f.name) from public.tap_functions as f where has_function_privilege('tap_viewer', f.oid, 'execute')),
-  '{_dst_effects,_job_named,_ledger_overflows,_local_text,_may_own_kind,_me,_outlook,_read_setting,_role_named,_served,_transitions,_unfold,dst_audit,explain,next_run,next_runs,occurrences,version,why_not_running}', 'a viewer only asks');
+  '{_dst_effects,_job_named,_ledger_overflows,_local_text,_may_own_kind,_me,_outlook,_read_setting,_role_named,_served,_transitions,_unfold,dst_audit,explain,next_run,next_runs,occurrences,upcoming_page,version,why_not_running}', 'a viewer only asks');
 select is((select array_agg(f.signature) from public.tap_functions as f where f.name ~ '^_' and f.signature ~ 'timestamp'
     and f.name <> '_local_text' and (has_function_privilege('tap_ann', f.oid, 'execute') or has_function_privilege('tap_operator', f.oid, 'execute'))
     and f.name not in ('_enqueue', '_transitions', '_unfold', '_outlook', '_dst_effects')),
