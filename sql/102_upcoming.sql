@@ -9,7 +9,8 @@ set role rowcron_owner;
 
 create or replace function rowcron.upcoming_page(count integer default 50, skip integer default 0)
 returns table (
-  "position" bigint, due_at timestamptz, job text, owner regrole, queue text, kind text,
+  "position" bigint,  -- noqa: RF06
+  due_at timestamptz, job text, owner regrole, queue text, kind text,
   priority integer, job_id bigint, run_id bigint, scheduled_for timestamptz, source text
 )
 language plpgsql stable
