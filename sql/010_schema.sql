@@ -5,18 +5,21 @@
 -- four functions (claim, heartbeat, execute, finish); a person in psql can do the same without any
 -- worker.
 --
---   010 schema   roles, schemas, settings       055 limits    what is parked, and released
---   015 zones    time zones, checked            060 claim     the one SKIP LOCKED query, its order
---   020 parse    schedule text to bit masks     065 worker    heartbeat: registration and sleep
---   021 next     the calendar (023-028 too)     068 outcome   retry, backoff, the end
---   022 explain  a schedule in English          070 finish    what a holder reports
---   030 tables   job, agenda; 031 run, ledger   074 executor  one function an owner
---   032 workers  worker, change                 075 execute   a SQL job under its owner
---   040 jobs     a row judged (046 commands)    080 recovery  lost claims
---   042 agenda   the agenda follows the job     085 retention partitions ahead and behind
---   043 authors  schedule, pause; 044 enqueue   090 wake      who is told, and when
---   045 asks     cancel, retry, hold            100 views     what a person asks (101-105 too)
---   048 plan     due occurrences; 050 fire      110 access    who may what
+--   010 schema   roles, schemas, settings      048 plan      due occurrences; 050 fire
+--   012 identity which database this is        055 limits    what is parked; 058 where to begin
+--   015 zones    time zones, checked           060 claim     the one SKIP LOCKED query
+--   020 parse    schedule text to bit masks    065 worker    heartbeat: registration, sleep
+--   021 next     the calendar (023-028 too)    068 outcome   retry, backoff, the end
+--   022 explain  a schedule in English         070 finish    what a holder reports
+--   030 tables   job, agenda; 031 run, ledger  073 command   what an executor is given
+--   032 workers  worker, change                074 executor  one function an owner
+--   040 jobs     a row judged (046 commands)   075 execute   a SQL job under its owner
+--   042 agenda   the agenda follows the job    080 recovery  lost claims
+--   043 authors  schedule, pause; 044 enqueue  085 retention what would grow is bounded
+--   045 asks     cancel, retry, hold, grants   090 wake      who is told, and when
+--   047 secrets  granted by name               100 views     what a person asks (101-105)
+--   049 owners   handed over, gone, as of then 108 web       tokens of the HTTP API
+--                                              110 access    who may what
 --
 -- How a run lives:
 --
@@ -33,11 +36,18 @@
 --
 -- This chapter makes the roles (cluster-wide, none can log in), the two schemas and the settings.
 -- It is applied by any role that may create roles and schemas; it need not be a superuser. Roles
--- made for another database of the cluster are taken as they are.
+-- made for another database of the cluster are taken as they are. Where nobody creates roles,
+-- `rowcron install --single-role` applies the same chapters with one name in the place of all of
+-- these: hence no role's name stands here inside a longer literal that is executed.
 
 do $$
 declare
   wanted text;
+  roles text[] := array[
+    'rowcron_owner', 'rowcron_gate', 'rowcron_user', 'rowcron_operator', 'rowcron_viewer',
+    'rowcron_worker', 'rowcron_execute', 'rowcron_shell', 'rowcron_http', 'rowcron_python',
+    'rowcron_web'
+  ];
 begin
   if current_setting('server_version_num')::integer < 150000 then
     raise exception using
@@ -45,10 +55,8 @@ begin
       message = format('PostgreSQL %s is too old for rowcron', current_setting('server_version')),
       hint = 'Use PostgreSQL 15 or newer.';
   end if;
-  foreach wanted in array array[
-    'rowcron_owner', 'rowcron_gate', 'rowcron_user', 'rowcron_operator', 'rowcron_viewer',
-    'rowcron_worker', 'rowcron_shell', 'rowcron_http', 'rowcron_python'
-  ] loop
+  -- what an administrator has to run where the installer may not
+  foreach wanted in array roles loop
     begin
       if not exists (select from pg_catalog.pg_roles as r where r.rolname = wanted) then
         execute format('create role %I nologin', wanted);
@@ -60,18 +68,23 @@ begin
         raise exception using
           errcode = 'RCOWN',
           message = format('role "%s" may not create role "%s"', current_user, wanted),
-          hint = format('As an administrator: create role %I nologin; (and the other rowcron_ '
-            'roles), '
-            || 'grant rowcron_owner, rowcron_gate to %I;', wanted, current_user);
+          detail = 'Nothing was installed.',
+          hint = format('As an administrator: %s grant %I, %I to %I; grant %I, %I to %I;', (
+            select string_agg(format('create role %I nologin;', w), ' ' order by n)
+            from unnest(roles) with ordinality as u (w, n)
+            where not exists (select from pg_catalog.pg_roles as r where r.rolname = w)
+          ), roles[1], roles[2], current_user, roles[3], roles[6], current_user)
+            || ' Meanwhile: rowcron install --single-role';
     end;
   end loop;
   -- The installer acts as rowcron_owner and rowcron_gate below. Since version 16 being the creator
   -- of a role is not enough for that; column set_option does not exist before.
-  foreach wanted in array array['rowcron_owner', 'rowcron_gate'] loop
-    if not (select r.rolsuper from pg_catalog.pg_roles as r where r.rolname = current_user)
+  foreach wanted in array roles[:2] loop
+    if wanted <> current_user
+      and not (select r.rolsuper from pg_catalog.pg_roles as r where r.rolname = current_user)
       and not exists (
         select from pg_catalog.pg_auth_members as m
-        where m.roleid = wanted::regrole
+        where m.roleid = quote_ident(wanted)::regrole
           and m.member = quote_ident(current_user)::regrole
           and coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)
       )
@@ -82,9 +95,9 @@ begin
         raise exception using
           errcode = 'RCOWN',
           message = format('role "%s" may not act as "%s"', current_user, wanted),
-          hint = format('As an administrator or the first installer: grant rowcron_owner, '
-            'rowcron_gate to %I;',
-            current_user);
+          detail = 'Nothing was installed.',
+          hint = format('As an administrator or the first installer: grant %I, %I to %I;',
+            roles[1], roles[2], current_user) || ' Meanwhile: rowcron install --single-role';
       end;
     end if;
   end loop;
@@ -96,9 +109,16 @@ create schema if not exists rowcron authorization rowcron_owner;
 -- which their executor is created.
 create schema if not exists rowcron_executor authorization rowcron_owner;
 
--- Nothing is executable by strangers unless chapter 110 says so.
-alter default privileges for role rowcron_owner revoke execute on functions from public;
-alter default privileges for role rowcron_gate revoke execute on functions from public;
+-- Nothing is executable by strangers unless chapter 110 says so. A single role's other functions
+-- are not ours to close; there chapter 110 does it alone.
+do $$
+begin
+  if 'rowcron_owner' <> 'rowcron_gate' then
+    execute format('alter default privileges for role %I, %I revoke execute on functions from '
+      'public', 'rowcron_owner', 'rowcron_gate');
+  end if;
+end
+$$;
 
 set role rowcron_owner;
 
@@ -134,6 +154,7 @@ insert into rowcron.setting (name, value, description) values
     'Names this installation; part of every idempotency key.'),
   ('hold', 'null', 'While not null nothing fires and nothing is claimed: {"reason", "by", "at"}.'),
   ('retention', '"30 days"', 'How long the ledger is kept; whole partitions go.'),
+  ('change_retention', '"1 year"', 'How long changes are kept. Null: for good.'),
   ('notify', 'true', 'Whether sleeping workers are notified; false where PREPARE TRANSACTION is '
     'used.'),
   ('kinds', '["sql", "shell", "http", "python"]',
@@ -149,10 +170,12 @@ $$;
 comment on function rowcron._read_setting(text) is 'A setting''s value, null when there is none.';
 
 create or replace function rowcron._me() returns regrole
-language sql stable parallel safe
+language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select quote_ident(current_user)::regrole
+begin
+  return quote_ident(current_user)::regrole;  -- a function in SQL would be planned each time
+end
 $$;
 comment on function rowcron._me() is
   'The role that asks, as job owners are written. Never session_user: inside a job that is the '

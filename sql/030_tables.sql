@@ -3,15 +3,14 @@
 -- live differently:
 --
 --   job     what its owner wrote. Only its owner writes it, and may hold a transaction open on it.
--- agenda the database's own narrow row a job: what the schedule means and when it is next. Firing
--- locks
--- and moves this row, so that an open edit of a command or a description delays nothing. Only an
--- edit of when the job runs touches the agenda, and holds up that one job until it commits.
--- run what is waiting, ready or running now: small and hot. A run leaves it in the statement that
---           writes its last entry in the ledger.
--- ledger what became of everything: append-only, partitioned by time, no foreign key into it or out
--- of
---           it, so that a deleted job keeps its history and retention drops whole partitions.
+--   agenda  the database's own narrow row a job: what the schedule means and when it is next. Firing
+--           locks and moves this row, so that an open edit of a command or a description delays
+--           nothing. Only an edit of when the job runs touches the agenda, and holds up that one job
+--           until it commits.
+--   run     what is waiting, ready or running now: small and hot. A run leaves it in the statement
+--           that writes its last entry in the ledger.
+--   ledger  what became of everything: append-only, partitioned by time, no foreign key into it or
+--           out of it, so that a deleted job keeps its history and retention drops whole partitions.
 
 set role rowcron_owner;
 
@@ -76,6 +75,9 @@ create table if not exists rowcron.job (
   constraint keep_is_positive check (keep > '0'),
   constraint only_sql_names_a_connection check (connection is null or kind = 'sql')
 );
+-- those whose outputs are emptied early (chapter 085)
+create index if not exists job_keep_idx on rowcron.job (id)
+where keep is not null;
 comment on table rowcron.job is
   'What to do and when: insert a row, get a job. Only name, schedule and command are needed; only '
     'the owner sees and writes it.';

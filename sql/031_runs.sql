@@ -1,8 +1,9 @@
 -- Runs and the ledger. A run is hot: it is inserted, claimed (one update), and deleted by the
 -- statement that writes its final ledger entry, so this table stays as small as what is live. Each
 -- index below serves one statement: ready (claim), waiting (promote what is due), parked (what
--- waits for something else than time), running (rescue), occurrence (one run an occurrence), job
--- (overlap, limits, edits).
+-- waits for something else than time), resume (what a pause holds), running (rescue), cancel (what a heartbeat tells), occurrence
+-- (one run an occurrence, overlap), idle job (edits), limited (how many of a job with max_running
+-- run). A claim moves a row into two of them, the key and running: each further one costs a fifth.
 
 set role rowcron_owner;
 
@@ -27,11 +28,13 @@ create table if not exists rowcron.run (
   started_at timestamptz,
   cancel_asked_by text,
   through_pause boolean not null default false,
+  limited boolean not null default false,
   retry_of bigint,
   key text,
   key_expires_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   args jsonb,
+  rank integer not null generated always as (~priority) stored,
   constraint run_pkey primary key (id),
   constraint state_is_known check (state in ('waiting', 'ready', 'running')),
   constraint waiting_says_for_what check (
@@ -51,17 +54,39 @@ create table if not exists rowcron.run (
   autovacuum_vacuum_threshold = 1000,
   autovacuum_vacuum_cost_delay = 0
 );
+alter table rowcron.run add column if not exists limited boolean not null default false;
+alter table rowcron.run
+add column if not exists rank integer not null generated always as (~priority) stored;
+drop index if exists rowcron.run_job_idx;
 create unique index if not exists run_occurrence_idx on rowcron.run (job_id, scheduled_for)
 where scheduled_for is not null;
-create index if not exists run_ready_idx on rowcron.run (queue, kind, priority desc, due_at, id)
+do $$
+begin
+  -- what they were before cannot be replaced
+  if pg_get_indexdef(to_regclass('rowcron.run_ready_idx')) !~ 'rank' then
+    drop index rowcron.run_ready_idx;
+  end if;
+  if pg_get_indexdef(to_regclass('rowcron.run_running_idx')) !~ 'started_at' then
+    drop index rowcron.run_running_idx;
+  end if;
+end
+$$;
+create index if not exists run_ready_idx on rowcron.run (queue, kind, rank, due_at, id)
 where state = 'ready';
 create index if not exists run_waiting_idx on rowcron.run (queue, kind, due_at)
 where state = 'waiting' and waits_for = 'time';
 create index if not exists run_parked_idx on rowcron.run (queue, kind, job_id, due_at)
 where state = 'waiting' and waits_for in ('limit', 'overlap');
-create index if not exists run_running_idx on rowcron.run (worker_id)
+create index if not exists run_resume_idx on rowcron.run (job_id)
+where state = 'waiting' and waits_for = 'resume';
+create index if not exists run_running_idx on rowcron.run (worker_id, started_at)
 where state = 'running';
-create index if not exists run_job_idx on rowcron.run (job_id, state);
+create index if not exists run_cancel_idx on rowcron.run (worker_id)
+where cancel_asked_by is not null;
+create index if not exists run_idle_job_idx on rowcron.run (job_id)
+where state <> 'running';
+create index if not exists run_limited_idx on rowcron.run (job_id)
+where limited and state = 'running';
 comment on table rowcron.run is
   'What is waiting, ready or running now. A row leaves in the statement that writes its final '
     'entry in the ledger.';
@@ -77,6 +102,9 @@ comment on column rowcron.run.waits_for is
   'What a waiting run waits for: time (due later or backing off), limit (max_running), overlap (an '
     'earlier run), resume (paused).';
 comment on column rowcron.run.priority is 'Higher first.';
+comment on column rowcron.run.rank is
+  'The priority''s complement: the best first and all ascending, so that (rank, due_at, id) is a '
+    'place in the order, which one comparison finds.';
 comment on column rowcron.run.due_at is 'Not to start before.';
 comment on column rowcron.run.scheduled_for is 'The occurrence. Null: on demand.';
 comment on column rowcron.run.attempt is 'The try that is next or under way, from 1.';
@@ -91,6 +119,8 @@ comment on column rowcron.run.started_at is 'When it was claimed.';
 comment on column rowcron.run.cancel_asked_by is 'Who asked to cancel a run that is running.';
 comment on column rowcron.run.through_pause is 'Asked for while the job was paused, so that the '
   'pause does not hold it.';
+comment on column rowcron.run.limited is
+  'Claimed while its job had max_running, and counted against it. Meaningful while it is running.';
 comment on column rowcron.run.retry_of is 'The run that this one repeats.';
 comment on column rowcron.run.key is 'The key under which it was enqueued.';
 comment on column rowcron.run.key_expires_at is 'Until when the same key of the same job returns '
@@ -136,21 +166,36 @@ create table if not exists rowcron.ledger (
   worker_id uuid,
   retry_of bigint,
   key text,
-  args jsonb,
-  constraint outcome_is_known check (
-    outcome in ('succeeded', 'failed', 'cancelled', 'lost', 'skipped', 'missed')
-  ),
-  constraint a_non_run_has_no_attempt check (
-    (outcome in ('skipped', 'missed')) = (run_id is null) and (run_id is null) = (attempt is null)
-  ),
-  constraint only_failed_and_lost_are_tried_again check (final or outcome in ('failed', 'lost')),
-  constraint several_occurrences_name_the_first check (
-    occurrences = 1 or (occurrences > 1 and first_scheduled_for < scheduled_for and run_id is null)
-  )
+  args jsonb
 ) partition by range (finished_at);
+-- Its rules are the functions' that write here, and nobody else can: as constraints each statement
+-- read them anew, a fifteenth of what a SQL job takes (docs/decisions/020). An outcome is one of
+-- those named below; skipped and missed have neither run nor attempt, the others both; what is not
+-- final has failed or was lost; several occurrences name the first, and no run. The tests look for
+-- entries that break them in each database that they used.
+do $$
+begin
+  if exists (
+    select from pg_catalog.pg_constraint as c
+    where c.conrelid = 'rowcron.ledger'::regclass and c.conname = 'outcome_is_known'
+  ) then
+    alter table rowcron.ledger
+    drop constraint outcome_is_known,
+    drop constraint a_non_run_has_no_attempt,
+    drop constraint only_failed_and_lost_are_tried_again,
+    drop constraint several_occurrences_name_the_first;
+  end if;
+end
+$$;
 create index if not exists ledger_job_idx on rowcron.ledger (job, finished_at desc);
 create index if not exists ledger_run_idx on rowcron.ledger (run_id);
 create index if not exists ledger_finished_idx on rowcron.ledger (finished_at desc);
+-- trouble is rare, so that these two cost little: all of it, and an owner's
+create index if not exists ledger_trouble_idx on rowcron.ledger (outcome, finished_at desc)
+where final and outcome in ('failed', 'lost', 'missed');
+create index if not exists ledger_own_trouble_idx
+  on rowcron.ledger (owner, outcome, finished_at desc)
+where final and outcome in ('failed', 'lost', 'missed');
 create table if not exists rowcron.ledger_default partition of rowcron.ledger default;
 comment on table rowcron.ledger is
   'What became of everything: a row the end of an attempt, or of occurrences that did not run. '

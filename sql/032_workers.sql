@@ -57,8 +57,8 @@ comment on column rowcron.worker.lost_at is 'It was silent for too long; its cla
   'again.';
 comment on column rowcron.worker.asleep is 'It waits for a notification or wake_at: whoever makes '
   'something due earlier notifies.';
-comment on column rowcron.worker.wake_at is 'When it wakes by itself. Null: not before its poll '
-  'ends.';
+comment on column rowcron.worker.wake_at is 'When it has something to do, and wakes at the latest. '
+  'Null: it knows of nothing.';
 comment on column rowcron.worker.unsettled is
   'Transactions that were writing when it announced its sleep and may not see the announcement '
     '(virtual ids). Null: not looked yet.';
@@ -98,9 +98,26 @@ create table if not exists rowcron.change (
   xid xid8 not null default pg_current_xact_id(),
   constraint change_pkey primary key (id),
   constraint action_is_known check (
-    action in ('insert', 'update', 'delete', 'cancel', 'retry', 'run', 'hold', 'release', 'grant')
+    action in (
+      'insert', 'update', 'delete', 'cancel', 'retry', 'run', 'hold', 'release', 'grant',
+      'hand_over', 'enrol'
+    )
   )
 );
+do $$
+begin
+  if (select pg_get_constraintdef(c.oid) !~ 'enrol' from pg_catalog.pg_constraint as c
+      where c.conrelid = 'rowcron.change'::regclass and c.conname = 'action_is_known') then
+    alter table rowcron.change drop constraint action_is_known;
+    alter table rowcron.change add constraint action_is_known check (
+      action in (
+        'insert', 'update', 'delete', 'cancel', 'retry', 'run', 'hold', 'release', 'grant',
+        'hand_over', 'enrol'
+      )
+    );
+  end if;
+end
+$$;
 create index if not exists change_job_idx on rowcron.change (job, owner, id);
 comment on table rowcron.change is
   'Who changed which job, cancelled, repeated or started which run, held or released the whole. '
@@ -109,8 +126,8 @@ comment on column rowcron.change.id is 'Its number.';
 comment on column rowcron.change.changed_at is 'When, by the database''s clock.';
 comment on column rowcron.change.changed_by is 'The role that did it (current_user, not who logged '
   'in).';
-comment on column rowcron.change.action is 'insert, update, delete (of a job), cancel, retry, run '
-  '(of a run), hold, release, grant.';
+comment on column rowcron.change.action is 'insert, update, delete, hand_over (of a job), cancel, '
+  'retry, run (of a run), hold, release, grant, enrol.';
 comment on column rowcron.change.job_id is 'The job.';
 comment on column rowcron.change.job is 'Its name.';
 comment on column rowcron.change.owner is 'Its owner.';

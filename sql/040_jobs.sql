@@ -24,6 +24,13 @@ begin
         current_user),
       hint = format('Leave out the column owner, or first: set role %s;', new.owner);
   end if;
+  if 'rowcron_owner' <> 'rowcron_gate' and current_user in ('rowcron_owner', 'rowcron_gate') then
+    raise exception using
+      errcode = 'RCOWN',
+      message = format('"%s" cannot own jobs', current_user),
+      detail = 'It owns what jobs must not reach.',
+      hint = 'Insert as the role whose rights the job needs: set role app;';
+  end if;
   if (select r.rolsuper from pg_roles as r where r.oid = new.owner)
     and not (select r.rolsuper from pg_namespace as n join pg_roles as r on r.oid = n.nspowner
              where n.nspname = 'rowcron')
@@ -42,14 +49,29 @@ comment on function rowcron._check_owner() is
     'Raises RCOWN.';
 
 create or replace function rowcron._may_own_kind(owner regrole, kind text) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select kind = 'sql' or coalesce(pg_has_role(owner, to_regrole('rowcron_' || kind), 'usage'), true)
+begin
+  return kind = 'sql' or coalesce(pg_has_role(owner, to_regrole('rowcron_' || kind), 'usage'), true);
+end
 $$;
 comment on function rowcron._may_own_kind(regrole, text) is
   'Whether a role may own jobs of this kind: it is a member of rowcron_KIND, or there is no such '
     'role.';
+
+create or replace function rowcron._has_controls(text text) returns boolean
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  -- In UTF-8 there are more of them: C1, line ends, what reorders a line, what covers no cell. Other
+  -- encodings have letters at these codes.
+  select text ~ case when getdatabaseencoding() = 'UTF8'
+    then '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060\u2066-\u2069\ufeff]'
+    else '[\u0001-\u001f\u007f]' end
+$$;
+comment on function rowcron._has_controls(text) is
+  'Whether a text holds what steers a terminal, ends or reorders a line, or cannot be seen.';
 
 create or replace function rowcron._check_job() returns trigger
 language plpgsql
@@ -64,12 +86,16 @@ begin
   if tg_op = 'INSERT' then
     new.created_at := clock_timestamp();
   else
-    if new.id <> old.id or new.owner <> old.owner then
+    if new.id <> old.id
+      or new.owner <> old.owner and current_setting('rowcron.handing_over', true) is distinct from
+        format('%s %s', old.id, new.owner)
+      or new.owner <> old.owner and current_user <> 'rowcron_owner'
+    then
       raise exception using
         errcode = 'RCOWN',
         message = format('id and owner of job "%s" cannot be changed', old.name),
-        detail = 'A job belongs to the role that inserted it.',
-        hint = 'Delete it, and insert it as the other role.';
+        detail = 'A job belongs to the role that inserted it, until that hands it over.',
+        hint = format('select rowcron.hand_over(%L, %L);', old.name, new.owner);
     end if;
     -- whoever could change another's command could act as its owner
     if old.owner <> rowcron._me()
@@ -87,23 +113,25 @@ begin
   new.updated_at := clock_timestamp();
 
   if new.name is null or new.name = '' or octet_length(new.name) > 200 or strpos(new.name, '.') > 0
-    or new.name ~ '[\u0001-\u001f\u007f]' or new.name <> btrim(new.name)
+    or rowcron._has_controls(new.name) or new.name <> btrim(new.name)
   then
     raise exception using
       errcode = 'RCNAM',
       message = case when new.name is null then 'name must be given'
         else format('name "%s" is not valid', left(new.name, 60)) end,
       detail = 'A name has 1 to 200 bytes, no dot, no control characters, no space at either end.',
-      hint = 'For example ''close-the-books''.';
+      hint = 'For example ''close-the-books''.',
+      column = 'name';
   end if;
   if new.queue is null or new.queue = '' or octet_length(new.queue) > 200
-    or new.queue ~ '[\u0001-\u001f\u007f]' then
+    or rowcron._has_controls(new.queue) then
     raise exception using
       errcode = 'RCNAM',
       message = case when new.queue is null then 'queue must be given'
         else format('queue "%s" is not valid', left(new.queue, 60)) end,
       detail = 'A queue has 1 to 200 bytes and no control characters.',
-      hint = 'For example ''default'' or ''mail''.';
+      hint = 'For example ''default'' or ''mail''.',
+      column = 'queue';
   end if;
 
   kinds := rowcron._read_setting('kinds');
@@ -122,13 +150,24 @@ begin
       errcode = 'RCOWN',
       message = format('"%s" may not own jobs of kind "%s"', new.owner, new.kind),
       detail = format('That takes membership of the role rowcron_%s.', new.kind),
-      hint = format('As an administrator: grant rowcron_%s to %s;', new.kind, new.owner);
+      hint = format('As an administrator: grant rowcron_%s to %s;', new.kind, new.owner),
+      column = 'kind';
   end if;
 
   -- on update only what is changed: whoever pauses a job is not asked for its zone, its grants and
   -- its command
   if tg_op = 'INSERT' or new.timezone is distinct from old.timezone then
     perform rowcron._check_timezone(new.timezone);
+  end if;
+
+  if octet_length(new.description) > 65536 or octet_length(new.connection) > 500
+    or octet_length(new.timezone) > 500
+  then
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('description, connection or timezone of job "%s" is too long', new.name),
+      detail = 'Allowed: a description of 64 KiB; a connection and a time zone of 500 bytes.',
+      hint = 'Store large text in a table and name it.';
   end if;
 
   -- numbers and intervals: field, whether it is wrong, what is allowed
@@ -178,7 +217,8 @@ begin
       message = case when bad is null then field || ' must be given'
         else format('%s "%s" is out of range', field, bad) end,
       detail = format('Allowed: %s.', allowed),
-      hint = format('Leave out the column %s for its default.', field);
+      hint = format('Leave out the column %s for its default.', field),
+      column = field;
   end if;
 
   if tg_op = 'INSERT'
@@ -192,7 +232,7 @@ end
 $$;
 comment on function rowcron._check_job() is
   'Trigger: refuses a job that breaks a rule, naming the field, what is allowed and an example. '
-    'Raises RCNAM, RCKND, RCTZN, RCLIM, RCCMD, RCCON, RCOWN.';
+    'Raises RCNAM, RCKND, RCTZN, RCLIM, RCCMD, RCCON, RCSEC, RCOWN.';
 
 drop trigger if exists a05_owner on rowcron.job;
 create trigger a05_owner before insert on rowcron.job

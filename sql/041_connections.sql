@@ -22,9 +22,10 @@ comment on column rowcron.connection_grant.granted_at is 'When.';
 
 create or replace function rowcron._may_use_connection(owner regrole,
   connection text) returns boolean
-language sql stable security definer
+language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
+  -- with the caller's rights: an author learns what it may use itself, not what others may
   select exists (
     select from rowcron.connection_grant as g
     where g.connection = _may_use_connection.connection

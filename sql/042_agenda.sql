@@ -87,6 +87,25 @@ comment on function rowcron._close_books(rowcron.job, timestamptz, text) is
     'a pause passed over one skipped entry, and the high-water mark rises to now. Locks the agenda '
       'row.';
 
+create or replace function rowcron._keep_lane(queue text, kind text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  loop
+    insert into rowcron.lane as l (queue, kind) values (_keep_lane.queue, _keep_lane.kind)
+    on conflict on constraint lane_pkey do nothing;
+    -- held until this transaction ends: a lane that nothing uses is deleted (chapter 085)
+    perform from rowcron.lane as l
+    where l.queue = _keep_lane.queue and l.kind = _keep_lane.kind
+    for key share;
+    exit when found;
+  end loop;
+end
+$$;
+comment on function rowcron._keep_lane(text, text) is 'Notes a queue and kind in which there is a '
+  'job, and keeps it from being forgotten until that can be seen.';
+
 create or replace function rowcron._follow_job() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -102,13 +121,14 @@ begin
       is not distinct from
       (old.schedule, old.timezone, old.starts_at, old.ends_at, old.max_runs, old.enabled,
         old.on_gap, old.on_fold)
-    and (new.name = old.name or new.schedule !~* '\mh\M')
+    -- H is taken from owner and name
+    and ((new.name, new.owner) = (old.name, old.owner) or new.schedule !~* '\mh\M')
   then
-    if (new.queue, new.kind, new.max_running) is distinct
-      from (old.queue, old.kind, old.max_running) then
-      insert into rowcron.lane (queue, kind) values (new.queue, new.kind) on conflict do nothing;
+    if (new.queue, new.kind, new.max_running, new.owner) is distinct
+      from (old.queue, old.kind, old.max_running, old.owner) then
+      perform rowcron._keep_lane(new.queue, new.kind);
       update rowcron.agenda as a
-      set queue = new.queue, kind = new.kind, max_running = new.max_running
+      set queue = new.queue, kind = new.kind, max_running = new.max_running, owner = new.owner
       where a.job_id = new.id;
     end if;
   else
@@ -116,7 +136,7 @@ begin
       meaning := rowcron._parse(new.schedule, new.owner || '.' || new.name);
     end if;
     if tg_op = 'INSERT' then
-      insert into rowcron.lane (queue, kind) values (new.queue, new.kind) on conflict do nothing;
+      perform rowcron._keep_lane(new.queue, new.kind);
       insert into rowcron.agenda (job_id, owner, queue, kind, enabled, max_running, parsed,
       high_water, booted_at)
       values (
@@ -147,7 +167,7 @@ begin
     update rowcron.agenda as a
     set
       queue = new.queue, kind = new.kind, enabled = new.enabled, max_running = new.max_running,
-      parsed = meaning, next_run_at = following,
+      owner = new.owner, parsed = meaning, next_run_at = following,
       booted_at = case when (meaning).form = 'reboot' and new.enabled
         then coalesce(a.booted_at, pg_postmaster_start_time()) end
     where a.job_id = new.id;
@@ -157,15 +177,20 @@ begin
     end if;
   end if;
 
-  if tg_op = 'UPDATE' and (new.queue, new.kind, new.name, new.command)
-    is distinct from (old.queue, old.kind, old.name, old.command)
+  if tg_op = 'UPDATE' and old.max_running is null and new.max_running is not null then
+    -- what runs already counts; a claim under way this moment goes by the limit that it read
+    update rowcron.run as r set limited = true
+    where r.job_id = new.id and r.state = 'running' and not r.limited;
+  end if;
+  if tg_op = 'UPDATE' and (new.queue, new.kind, new.name, new.command, new.owner)
+    is distinct from (old.queue, old.kind, old.name, old.command, old.owner)
   then
     update rowcron.run as r
-    set queue = new.queue, kind = new.kind, job = new.name,
+    set owner = new.owner, queue = new.queue, kind = new.kind, job = new.name,
       handler = case when new.kind = 'python' then new.command end
     where r.job_id = new.id and r.state <> 'running'
-      and (r.queue, r.kind, r.job, r.handler) is distinct from
-        (new.queue, new.kind, new.name, case when new.kind = 'python' then new.command end);
+      and (r.owner, r.queue, r.kind, r.job, r.handler) is distinct from
+        (new.owner, new.queue, new.kind, new.name, case when new.kind = 'python' then new.command end);
   end if;
   return null;
 end
@@ -253,7 +278,11 @@ begin
     before := jsonb_strip_nulls(to_jsonb(old));
   end if;
   insert into rowcron.change (changed_by, action, job_id, job, owner, old_values, new_values)
-  values (current_setting('rowcron.actor'), lower(tg_op), job.id, job.name, job.owner, before,
+  values (
+    -- the update of a hand-over is done by the schema's owner, for whoever asked for it
+    case when tg_op = 'UPDATE' and old.owner <> new.owner
+      then current_setting('rowcron.handed_over_by') else current_setting('rowcron.actor') end,
+    lower(tg_op), job.id, job.name, job.owner, before,
     after);
   return null;
 end

@@ -10,14 +10,16 @@
 set role rowcron_owner;
 
 create or replace function rowcron._role_named(name text) returns regrole
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
+begin
+  return coalesce(
     to_regrole(quote_ident(name)),
     -- as regrole prints it, or in other case; anything else to_regrole may refuse with a syntax
     -- error
-    case when name ~ '^("([^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)$' then to_regrole(name) end)
+    case when name ~ '^("([^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)$' then to_regrole(name) end);
+end
 $$;
 comment on function rowcron._role_named(text) is 'A role by its name, quoted or not; null when '
   'there is none.';

@@ -85,6 +85,32 @@ comment on function rowcron._take_key() is
   'Trigger: a run with a key is inserted only if the key is free or expired. Waits for whoever is '
     'taking the same key.';
 
+-- Row security judges a row only after its BEFORE triggers: without this a stranger to the job could
+-- tell by a10_take_key whether a key is taken, or wait for whoever is taking it.
+create or replace function rowcron._see_job() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if row_security_active('rowcron.run')
+    and not exists (select from rowcron.job as j where j.id = new.job_id)
+  then
+    raise exception using
+      errcode = 'RCNOJ',
+      message = format('there is no job %s', new.job_id),
+      detail = format('"%s" sees no such job.', current_user),
+      hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
+  end if;
+  return new;
+end
+$$;
+comment on function rowcron._see_job() is
+  'Trigger, with the rights of who enqueues: a key is looked at only for a job that it sees. Raises '
+    'RCNOJ.';
+
+drop trigger if exists a05_see_job on rowcron.run;
+create trigger a05_see_job before insert on rowcron.run
+for each row when (new.key is not null) execute function rowcron._see_job();
 drop trigger if exists a10_take_key on rowcron.run;
 create trigger a10_take_key before insert on rowcron.run
 for each row when (new.key is not null) execute function rowcron._take_key();
@@ -102,7 +128,11 @@ as $$
 $$;
 comment on function rowcron.enqueue(text, jsonb, timestamptz, text, interval, integer, text) is
   'A run on demand, due now or at due_at; returns its id. The same key of the same job within '
-    'key_ttl returns the run that exists. Raises RCNOJ, RCKEY, RCCMD, RCLIM.';
+    'key_ttl returns the run that exists, also when that has ended. Behind an open transaction that '
+    'uses the key it waits, then returns the run of that transaction, or its own if that was rolled '
+    'back. In REPEATABLE READ and SERIALIZABLE a key that was taken since the snapshot raises '
+    '40001: repeat the transaction. An expired key is as if it had never been. Raises RCNOJ, RCKEY, '
+    'RCCMD, RCLIM.';
 
 create or replace function rowcron.enqueue_many(
   job text, args jsonb[], due_at timestamptz default null, priority integer default null,

@@ -18,6 +18,13 @@ begin
         detail = format('"%s" inserted one by hand.', current_user),
         hint = 'Change the job itself.';
     end if;
+    if new.action = 'enrol' and new.owner is distinct from rowcron._me() then
+      raise exception using
+        errcode = 'RCOWN',
+        message = format('"%s" may not enrol "%s"', current_user, new.owner),
+        detail = 'An executor is made in its owner''s own name.',
+        hint = 'select rowcron.enrol();';
+    end if;
     new.changed_by := current_user;
     new.changed_at := clock_timestamp();
     new.xid := pg_current_xact_id();
@@ -157,14 +164,23 @@ begin
       'reason', coalesce(new.new_values ->> 'reason', ''), 'by', new.changed_by, 'at',
         new.changed_at) else 'null' end;
     update rowcron.setting as s set value = new.new_values where s.name = 'hold';
+    if new.action = 'release' then
+      perform rowcron._bind();
+    end if;
     perform rowcron._notify();
+  elsif new.action = 'hand_over' then
+    return rowcron._hand_over(new);
   elsif new.action = 'grant' then
     if not pg_has_role(new.changed_by, 'rowcron_owner', 'usage') then
       raise exception using
         errcode = 'RCOWN',
-        message = format('"%s" may not grant connections', new.changed_by),
+        message = format('"%s" may not grant %s', new.changed_by,
+          case when new.new_values ? 'secret' then 'secrets' else 'connections' end),
         detail = 'That takes membership of rowcron_owner.',
         hint = 'Ask whoever installed rowcron.';
+    end if;
+    if new.new_values ? 'secret' then
+      return rowcron._carry_out_secret(new);
     end if;
     favoured := rowcron._role_named(new.new_values ->> 'grantee');
     if favoured is null or coalesce(new.new_values ->> 'connection', '') = '' then
@@ -188,14 +204,15 @@ end
 $$;
 comment on function rowcron._carry_out() is
   'Trigger: does what a change asks for, as far as its signer may. Raises RCOWN, RCNOJ, RCNOR, '
-    'RCCON.';
+    'RCCON, RCSEC.';
 
 drop trigger if exists a10_sign on rowcron.change;
 create trigger a10_sign before insert on rowcron.change
 for each row execute function rowcron._sign_change();
 drop trigger if exists a20_carry_out on rowcron.change;
 create trigger a20_carry_out before insert on rowcron.change
-for each row when (new.action in ('cancel', 'retry', 'run', 'hold', 'release', 'grant'))
+for each row when (new.action in ('cancel', 'retry', 'run', 'hold', 'release', 'grant',
+  'hand_over'))
 execute function rowcron._carry_out();
 
 create or replace function rowcron.cancel(run bigint) returns text
@@ -254,7 +271,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   insert into rowcron.change (action) values ('release')
 $$;
-comment on function rowcron.release() is 'Ends hold(). What fell due meanwhile is treated as '
-  'missed. For operators. Raises RCOWN.';
+comment on function rowcron.release() is 'Ends hold(), and binds a restored or copied installation '
+  'to its new database. What fell due meanwhile is treated as missed. For operators. Raises RCOWN.';
 
 reset role;

@@ -24,8 +24,10 @@ begin
       errcode = 'RCCMD',
       message = format('args of job "%s" are longer than 1 MiB', job.name),
       detail = 'They are written as JSON of at most 1 MiB.',
-      hint = 'Store large data in a table and hand over its key.';
+      hint = 'Store large data in a table and hand over its key.',
+      column = 'args';
   end if;
+  perform rowcron._check_secrets(job);
   if job.connection is not null and job.kind <> 'sql' then
     raise exception using
       errcode = 'RCCON',
@@ -82,6 +84,7 @@ begin
         E'\n') with ordinality as l (line, n)
       where l.n > 1 and l.line <> ''
         and (l.line !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+:[^\u0001-\u0008\u000a-\u001f]*$'
+          or (l.line ~* '^follow-redirects:' and l.line !~ '^[^:]+:\s*([0-9]|10)\s*$')
           or (l.line ~* '^expect-status:'
             and l.line !~
               '^[^:]+:\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?(\s*,\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?)*\s*$'))
@@ -93,7 +96,7 @@ begin
         errcode = 'RCCMD',
         message = format('header line "%s" is not valid', left(bare, 60)),
         detail = 'After the first line each line is Name: value; Expect-Status takes codes and '
-          'ranges.',
+          'ranges, Follow-Redirects 0 to 10.',
         hint = 'For example ''Expect-Status: 200-299, 404''.';
     end if;
   elsif job.kind = 'python' then
@@ -109,6 +112,6 @@ begin
 end
 $$;
 comment on function rowcron._check_command(rowcron.job) is
-  'Refuses a command or args that its kind cannot run. Raises RCCMD, RCCON.';
+  'Refuses a command or args that its kind cannot run. Raises RCCMD, RCCON, RCSEC.';
 
 reset role;

@@ -27,174 +27,206 @@ comment on function rowcron._jittered(rowcron.job, timestamptz, timestamptz) is
   'When a run of this occurrence is due: up to jitter later, before the next occurrence, stable '
     'for the occurrence.';
 
-create or replace function rowcron._fire_lane(queue text, kind text, at timestamptz,
-  chunk integer) returns integer
+create or replace function rowcron._fire_due(
+  due tid[], at timestamptz, careful boolean,
+  room integer, worker_id uuid, seal uuid, handlers text[],
+  out started bigint[], out readied integer
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  due bigint[] := array(
-    select a.job_id
-    from rowcron.agenda as a
-    where a.queue = _fire_lane.queue and a.kind = _fire_lane.kind and a.next_run_at <= _fire_lane.at
-    order by a.next_run_at
-    limit chunk
-    for update skip locked
-  );
 begin
-  if due = '{}' then
-    return 0;
-  end if;
-  with plans as materialized (
-    select j as job, a.job_id, rowcron._plan_due(j, a, at) as plan
+  with entries as materialized (
+    -- Columns, not rows: commands may be long. Nearly always one occurrence is due, and all that
+    -- there is to find out is what follows; else, and when careful, there is a plan.
+    select
+      a.ctid as tid, j.id as job_id, j.name, j.owner, j.queue, j.kind, j.priority, j.on_overlap,
+      j.max_runs, a.next_run_at as first, f.following,
+      case when j.kind = 'python' then j.command end as handler,
+      case when j.jitter is not null then j end as jittered,
+      case when f.following <= at then rowcron._plan_due(j, a, at) end as plan,
+      -- what a claim would hand out as it is; the token of a SQL job is made of the run's number
+      room > 0 and j.kind <> 'sql' and a.max_running is null and j.connection is null
+        and (j.queue, j.kind) = (a.queue, a.kind)
+        and (j.kind <> 'python' or handlers is null or j.command = any (handlers))
+        and rowcron._may_own_kind(j.owner, j.kind) as startable
     from rowcron.agenda as a
-    join rowcron.job as j on j.id = a.job_id
-    where a.job_id = any (due)
+    -- a range: for an equality also all jobs may be read, if that was planned while there were few
+    join rowcron.job as j on j.id >= a.job_id and j.id <= a.job_id
+    cross join lateral (
+      select case
+        when careful or j.max_runs is not null or j.starts_at > a.next_run_at
+          or j.on_missed = 'skip' and a.next_run_at < at - j.missed_grace then '-infinity'
+        when (a.parsed).form not in ('at', 'after') then (
+          select case when n.next_at < j.ends_at or j.ends_at is null then n.next_at end
+          from rowcron._next(a.parsed, a.next_run_at, j.timezone,
+            coalesce(j.starts_at, j.created_at), j.on_gap, j.on_fold) as n (next_at)
+        )
+      end as following
+      offset 0  -- computed once
+    ) as f
+    where a.ctid = any (due)  -- locked by us, so it stays where it is
   ), judged as materialized (
     select
-      p.job, p.job_id, p.plan, l.run_id as live_run_id,
+      e.*, l.live_run_id, l.occurrences,
       -- several at once only with on_missed = all: they run one after the other, behind what is
       -- live
-      l.run_id is not null and cardinality((p.plan).runs) = 1
-        and ((p.job).on_overlap = 'skip' or (p.job).on_overlap = 'wait'
-          and l.in_line) as passed_over
-    from plans as p
+      l.live_run_id is not null and (e.plan is null or cardinality((e.plan).runs) = 1)
+        and (e.on_overlap = 'skip' or e.on_overlap = 'wait' and l.in_line) as passed_over
+    from entries as e
     cross join lateral (
       -- earlier scheduled runs of the job: the first, and whether one stands in line already
-      select min(r.id) as run_id, bool_or(r.waits_for is not distinct from 'overlap') as in_line
+      select min(r.id) as live_run_id, bool_or(r.waits_for is not distinct from 'overlap')
+        as in_line, array_agg(r.scheduled_for) as occurrences
       from rowcron.run as r
-      where r.job_id = p.job_id and r.scheduled_for is not null
+      where r.job_id = e.job_id and r.scheduled_for is not null
     ) as l
   ), wanted as materialized (
     select
-      d.job, o.scheduled_for, d.live_run_id,
-      case when (d.job).jitter is null then o.scheduled_for else rowcron._jittered(
-        d.job, o.scheduled_for, coalesce((d.plan).runs[o.nth + 1], (d.plan).following))
-          end as due_at,
+      d.job_id, d.name, d.owner, d.queue, d.kind, d.priority, d.handler, d.live_run_id,
+      d.startable, o.scheduled_for,
+      case when d.jittered is null then o.scheduled_for
+        else rowcron._jittered(d.jittered, o.scheduled_for, o.following) end as due_at,
       case
         when d.passed_over then 'skip'
-        when (d.job).on_overlap = 'allow' or (d.live_run_id is null and o.nth = 1) then 'run'
+        when d.on_overlap = 'allow' or (d.live_run_id is null and o.nth = 1) then 'run'
         else 'line'
       end as verdict
     from judged as d
-    cross join lateral unnest((d.plan).runs) with ordinality as o (scheduled_for, nth)
+    cross join lateral (
+      select d.first, d.following, 1 where d.plan is null
+      union all
+      select r.at, coalesce((d.plan).runs[r.nth + 1], (d.plan).following), r.nth
+      from unnest((d.plan).runs) with ordinality as r (at, nth)
+      where (d.plan).high_water is not null
+    ) as o (scheduled_for, following, nth)
+    -- one that is live already, put there by somebody's hand
+    where (o.scheduled_for = any (d.occurrences)) is not true
   ), moved as (
     update rowcron.agenda as a
     set
-      next_run_at = case when a.runs_fired + d.made >= d.max_runs then null else (d.plan).following
-        end,
-      high_water = greatest(a.high_water, (d.plan).high_water),
-      last_run_at = case when d.made > 0 then (d.plan).runs[d.made] else a.last_run_at end,
+      next_run_at = case when a.runs_fired + d.made >= d.max_runs then null else d.following end,
+      high_water = greatest(a.high_water, d.high_water),
+      last_run_at = coalesce(d.last, a.last_run_at),
       runs_fired = a.runs_fired + d.made
     from (
       select
-        d.job_id, d.plan, (d.job).max_runs,
-        case when d.passed_over then 0 else coalesce(cardinality((d.plan).runs), 0) end as made
-      from judged as d
+        j.tid, j.max_runs,
+        case when j.plan is null then j.following else (j.plan).following end as following,
+        case when j.plan is null then j.first else (j.plan).high_water end as high_water,
+        case when j.passed_over then 0 when j.plan is null then 1
+          else coalesce(cardinality((j.plan).runs), 0) end as made,
+        case when j.passed_over then null when j.plan is null then j.first
+          else (j.plan).runs[cardinality((j.plan).runs)] end as last
+      from judged as j
     ) as d
-    where a.job_id = d.job_id
+    where a.ctid = d.tid
   ), runs as (
     insert into rowcron.run (
-      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
+      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for,
+      worker_id, started_at, seal
     )
     select
-      (w.job).id, (w.job).name, (w.job).owner, (w.job).queue, (w.job).kind,
-      case when (w.job).kind = 'python' then (w.job).command end,
-      case when w.verdict = 'run' and w.due_at <= at then 'ready' else 'waiting' end,
+      w.job_id, w.name, w.owner, w.queue, w.kind, w.handler, w.state,
       case when w.verdict = 'line' then 'overlap' when w.due_at > at then 'time' end,
-      (w.job).priority, w.due_at, w.scheduled_for
+      w.priority, w.due_at, w.scheduled_for,
+      case when w.state = 'running' then _fire_due.worker_id end,
+      case when w.state = 'running' then at end,
+      case when w.state = 'running' then _fire_due.seal end
+    from (
+      select
+        n.*, case
+          when n.verdict <> 'run' or n.due_at > at then 'waiting'
+          when n.startable and row_number() over (
+            partition by n.verdict = 'run' and n.due_at <= at
+            order by n.priority desc, n.due_at, n.job_id
+          ) <= room then 'running'
+          else 'ready'
+        end as state
+      from wanted as n
+      where n.verdict <> 'skip'
+    ) as w
+    order by w.priority desc, w.due_at, w.job_id
+    returning run.id, run.state
+  ), notes as (
+    insert into rowcron.ledger (
+      job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, occurrences, due_at,
+      finished_at, outcome, reason
+    )
+    select
+      w.job_id, w.name, w.owner, w.queue, w.kind, true, w.scheduled_for, w.scheduled_for, 1,
+      w.scheduled_for, clock_timestamp(), 'skipped', format('run %s is still live', w.live_run_id)
     from wanted as w
-    where w.verdict <> 'skip'
-    order by (w.job).priority desc, w.due_at, (w.job).id
-    on conflict do nothing
-  )
-  insert into rowcron.ledger (
-    job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, occurrences, due_at,
-    finished_at, outcome, reason
+    where w.verdict = 'skip'
+    union all
+    select
+      e.job_id, e.name, e.owner, e.queue, e.kind, true, m.last, m.first, m.count, m.first,
+      clock_timestamp(), 'missed', m.why
+    from entries as e
+    cross join lateral unnest(
+      (e.plan).missed_first, (e.plan).missed_last, (e.plan).missed_count, (e.plan).missed_why
+    ) as m (first, last, count, why)
+    where (e.plan).high_water is not null
   )
   select
-    (w.job).id, (w.job).name, (w.job).owner, (w.job).queue, (w.job).kind, true, w.scheduled_for,
-    w.scheduled_for, 1, w.scheduled_for, clock_timestamp(), 'skipped',
-    format('run %s is still live', w.live_run_id)
-  from wanted as w
-  where w.verdict = 'skip'
-  union all
-  select
-    (p.job).id, (p.job).name, (p.job).owner, (p.job).queue, (p.job).kind, true, m.last, m.first,
-    m.count,
-    m.first, clock_timestamp(), 'missed', m.why
-  from plans as p
-  cross join lateral unnest(
-    (p.plan).missed_first, (p.plan).missed_last, (p.plan).missed_count, (p.plan).missed_why
-  ) as m (first, last, count, why);
-  return cardinality(due);
+    coalesce(array_agg(r.id) filter (where r.state = 'running'), '{}'),
+    count(*) filter (where r.state = 'ready')
+  into started, readied
+  from runs as r;
 end
 $$;
-comment on function rowcron._fire_lane(text, text, timestamptz, integer) is
-  'Fires at most `chunk` jobs of one queue and kind that are due by `at`; returns how many.';
+comment on function rowcron._fire_due(
+  tid[], timestamptz, boolean, integer, uuid, uuid, text[]
+) is
+  'Fires the jobs of these agenda rows, which the caller has locked. careful: a schedule that '
+    'cannot be computed harms no other; else it raises what computing it raises. So many runs as '
+    'there is room for are claimed at once with this seal, if the worker has their handlers. '
+    'Returns these, and how many others are ready.';
 
-create or replace function rowcron._fire_boot(queue text, kind text, started timestamptz,
-  at timestamptz) returns integer
+drop function if exists rowcron._fire_lane(text, text, timestamptz, integer);
+drop function if exists rowcron._fire_lane(text, text, timestamptz, integer, timestamptz);
+create or replace function rowcron._fire_lane(
+  queue text, kind text, at timestamptz, chunk integer, since timestamptz default null,
+  room integer default 0, worker_id uuid default null, seal uuid default null,
+  handlers text[] default null, out fired integer, out started bigint[], out readied integer
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  fired integer;
+  due tid[];
 begin
-  with due as materialized (
-    select a.job_id
-    from rowcron.agenda as a
-    where a.queue = _fire_boot.queue and a.kind = _fire_boot.kind and a.booted_at < started
-      and a.enabled
-    limit 256
-    for update skip locked
-  ), allowed as materialized (
-    select j.*, (select min(r.id) from rowcron.run as r where r.job_id = j.id and r.scheduled_for
-      is not null) as live_run_id
-    from due as d
-    join rowcron.job as j on j.id = d.job_id
-    join rowcron.agenda as a on a.job_id = d.job_id
-    where (j.max_runs is null or a.runs_fired < j.max_runs)
-      and (j.starts_at is null or j.starts_at <= at) and (j.ends_at is null or j.ends_at > at)
-  ), moved as (
-    update rowcron.agenda as a
-    set
-      booted_at = started,
-      last_run_at = case when j.runs then started else a.last_run_at end,
-      runs_fired = a.runs_fired + coalesce(j.runs, false)::integer,
-      high_water = greatest(a.high_water, started)
-    from due as d
-    left join (select w.id, w.live_run_id is null or w.on_overlap <> 'skip' as runs
-      from allowed as w) as j on j.id = d.job_id
-    where a.job_id = d.job_id
-  ), runs as (
-    insert into rowcron.run (
-      job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
-    )
-    select
-      j.id, j.name, j.owner, j.queue, j.kind, case when j.kind = 'python' then j.command end,
-      case when j.live_run_id is null or j.on_overlap = 'allow' then 'ready' else 'waiting' end,
-      case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end,
-        j.priority, at, started
-    from allowed as j
-    where j.live_run_id is null or j.on_overlap <> 'skip'
-    on conflict do nothing
-  ), entries as (
-    insert into rowcron.ledger (
-      job_id, job, owner, queue, kind, final, scheduled_for, due_at, finished_at, outcome, reason
-    )
-    select
-      j.id, j.name, j.owner, j.queue, j.kind, true, started, started, clock_timestamp(), 'skipped',
-      format('run %s is still live', j.live_run_id)
-    from allowed as j
-    where j.live_run_id is not null and j.on_overlap = 'skip'
-  )
-  select count(*) into fired from due;
-  return fired;
+  for try in 1..2 loop
+    begin
+      -- within the block: a row that a transaction has locked and its subtransaction updates costs
+      -- a multixact
+      due := array(
+        select a.ctid
+        from rowcron.agenda as a
+        where a.queue = _fire_lane.queue and a.kind = _fire_lane.kind
+          and a.next_run_at <= _fire_lane.at and a.next_run_at >= coalesce(since, '-infinity')
+        order by a.next_run_at
+        limit chunk
+        for update skip locked
+      );
+      fired := cardinality(due);
+      if fired > 0 then
+        select f.started, f.readied into started, readied
+        from rowcron._fire_due(due, at, try = 2, room, worker_id, seal, handlers) as f;
+      end if;
+      return;
+    exception when others then
+      if try = 2 then
+        raise;
+      end if;
+    end;
+  end loop;
 end
 $$;
-comment on function rowcron._fire_boot(text, text, timestamptz, timestamptz) is
-  'Fires the @reboot jobs of one queue and kind that have not run since PostgreSQL started; '
-    'returns how many.';
+comment on function rowcron._fire_lane(
+  text, text, timestamptz, integer, timestamptz, integer, uuid, uuid, text[]
+) is
+  'Fires at most `chunk` jobs of one queue and kind that are due by `at`; returns how many. since: '
+    'what was due before is not looked for. The rest is _fire_due''s.';
 
 reset role;

@@ -6,65 +6,99 @@
 
 set role rowcron_owner;
 
-create or replace function rowcron._promote(queues text[], kinds text[],
-  at timestamptz) returns void
-language plpgsql
+create or replace function rowcron._lanes(
+  inout queues text[], inout kinds text[]
+)
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update rowcron.run as r
-  set state = 'ready', waits_for = null
-  where r.id in (
+  select array_agg(l.queue order by l.queue, l.kind), array_agg(l.kind order by l.queue, l.kind)
+  into _lanes.queues, _lanes.kinds
+  from rowcron.lane as l
+  where l.kind = any (_lanes.kinds)
+    and (_lanes.queues is null or l.queue = any (_lanes.queues));
+end
+$$;
+comment on function rowcron._lanes(text[], text[])
+  is 'The lanes that there are of these queues (null: all) and kinds, as two arrays.';
+
+drop function if exists rowcron._promote(text[], text[], timestamptz);
+create or replace function rowcron._promote(queues text[], kinds text[], at timestamptz,
+  since timestamptz default null) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_sort = off  -- run_waiting_idx: beside a thousand runs another was read from end to end
+as $$
+declare
+  -- an array, not a subquery in the update: joined, it was planned as a walk through all of run
+  due bigint[] := array(
     select w.id
     from unnest(queues, kinds) as l (queue, kind)
     cross join lateral (
       select v.id
       from rowcron.run as v
       where v.queue = l.queue and v.kind = l.kind and v.state = 'waiting' and v.waits_for = 'time'
-        and v.due_at <= at
+        and v.due_at <= at and v.due_at >= coalesce(since, '-infinity')
       order by v.due_at
       limit 1000
       for update skip locked
     ) as w
   );
+begin
+  if due <> '{}' then
+    update rowcron.run as r set state = 'ready', waits_for = null where r.id = any (due);
+  end if;
+  return cardinality(due);
 end
 $$;
-comment on function rowcron._promote(text[], text[], timestamptz)
-  is 'Waiting runs of these lanes that are due become ready, at most 1000 a lane.';
+comment on function rowcron._promote(text[], text[], timestamptz, timestamptz) is
+  'Waiting runs of these lanes that are due become ready, at most 1000 a lane; returns how many. '
+    'since: what was due before is not looked for.';
 
-create or replace function rowcron._release_parked(queues text[], kinds text[]) returns void
+drop function if exists rowcron._release_parked(text[], text[]);
+create or replace function rowcron._release_parked(queues text[], kinds text[]) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   parked record;
+  released integer := 0;
+  more integer;
 begin
   for parked in
     with recursive jobs as (
       select l.queue, l.kind, (
-        select min(r.job_id) from rowcron.run as r
+        select r.job_id from rowcron.run as r
         where r.queue = l.queue and r.kind = l.kind and r.state = 'waiting'
           and r.waits_for in ('limit', 'overlap')
+        order by r.job_id, r.due_at  -- run_parked_idx
+        limit 1
       ) as job_id
       from unnest(queues, kinds) as l (queue, kind)
       union all
       select j.queue, j.kind, (
-        select min(r.job_id) from rowcron.run as r
+        select r.job_id from rowcron.run as r
         where r.queue = j.queue and r.kind = j.kind and r.state = 'waiting'
           and r.waits_for in ('limit', 'overlap')
           and r.job_id > j.job_id
+        order by r.job_id, r.due_at
+        limit 1
       )
       from jobs as j
       where j.job_id is not null
     )
     select j.job_id, a.max_running
     from jobs as j
-    join rowcron.agenda as a on a.job_id = j.job_id
+    -- limit: a join planned while there were few jobs reads all of them
+    cross join lateral (
+      select g.max_running from rowcron.agenda as g where g.job_id = j.job_id limit 1
+    ) as a
     where j.job_id is not null
       and (
         a.max_running is null
         or a.max_running > (select count(*) from rowcron.run as r where r.job_id = j.job_id
-          and r.state = 'running')
+          and r.state = 'running' and r.limited)
       )
     order by j.job_id
   loop
@@ -74,16 +108,18 @@ begin
     -- the best of all, so that what is ready already has no precedence over what was parked before
     update rowcron.run as r
     set state = 'ready', waits_for = null
-    where r.waits_for = 'limit' and r.id in (
+    where r.waits_for = 'limit' and r.id = any (array(
       select w.id
       from rowcron.run as w
       where w.job_id = parked.job_id and (w.state = 'ready' or w.waits_for = 'limit')
       order by w.priority desc, w.due_at, w.id
       limit case when parked.max_running is null then 1000 else greatest(parked.max_running - (
         select count(*) from rowcron.run as v where v.job_id = parked.job_id
-          and v.state = 'running'
+          and v.state = 'running' and v.limited
       ), 0) end
-    );
+    ));
+    get diagnostics more = row_count;
+    released := released + more;
     update rowcron.run as r
     set
       state = case when r.due_at > clock_timestamp() then 'waiting' else 'ready' end,
@@ -99,11 +135,15 @@ begin
       where v.job_id = parked.job_id and v.scheduled_for is not null and v.waits_for is distinct
         from 'overlap'
     );
+    get diagnostics more = row_count;
+    released := released + more;
   end loop;
+  return released;
 end
 $$;
 comment on function rowcron._release_parked(text[], text[]) is
-  'Runs that waited for a limit or for an earlier run become ready as far as there is room now.';
+  'Runs that waited for a limit or for an earlier run become ready as far as there is room now; '
+    'returns how many.';
 
 -- Of runs that this transaction has locked and would claim: those that may not start are parked or
 -- ended.
@@ -130,7 +170,14 @@ begin
   loop
     perform rowcron._end_run(stray, 'cancelled', case
       when not exists (select from rowcron.job as j where j.id = stray.job_id) then 'job deleted'
-      else 'the run does not fit its job, or its kind or connection is not granted' end);
+      when not rowcron._may_own_kind(stray.owner, stray.kind)
+        then format('kind %s is not granted to %s', stray.kind, stray.owner)
+      else coalesce((
+        select format('connection %s is not granted to %s', j.connection, j.owner)
+        from rowcron.job as j
+        where j.id = stray.job_id and j.connection is not null
+          and not rowcron._may_use_connection(j.owner, j.connection)
+      ), 'the run does not fit its job') end);
     ids := array_remove(ids, stray.id);
   end loop;
   kept := array(
@@ -151,22 +198,26 @@ begin
     );
     if entry.max_running is not null then
       select greatest(entry.max_running - count(*), 0) into room
-      from rowcron.run as r
-      where r.job_id = entry.job_id and (r.state = 'running' or r.id = any (picked));
+      from (
+        select r.id from rowcron.run as r
+        where r.job_id = entry.job_id and r.state = 'running' and r.limited
+        union
+        select r.id from rowcron.run as r where r.id = any (picked) and r.job_id = entry.job_id
+      ) as r;
       mine := mine[:room];
     end if;
     kept := kept || mine;
     update rowcron.run as r
     set state = 'waiting', waits_for = case when entry.enabled or r.through_pause then 'limit'
       else 'resume' end
-    where r.id in (
+    where r.id = any (array(
       select v.id from rowcron.run as v
       where v.job_id = entry.job_id and v.state = 'ready' and v.id <> all (mine)
         and v.id <> all (picked)
         and (entry.max_running is not null or not v.through_pause)
       limit 1000
       for update skip locked
-    );
+    ));
   end loop;
   return kept;
 end

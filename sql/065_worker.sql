@@ -1,13 +1,7 @@
--- A worker's own row: registration, heartbeat, sleep. One row a worker, however many runs it holds:
--- a claim lives as long as its worker is heard of. A worker that was silent for longer than its
--- lease, and whose runs were handed out, is refused with RCWRK from then on: it has to stop what it
+-- A worker's own row: registration, heartbeat. One row a worker, however many runs it holds:
+-- a claim lives as long as its worker is heard of. A worker that was silent for too long (chapter
+-- 080), and whose runs were handed out, is refused with RCWRK from then on: it has to stop what it
 -- runs and begin anew under another id.
---
--- Falling asleep: the worker announces it (asleep = true) and commits, so that whoever makes
--- something due earlier notifies. A transaction that was writing when the announcement committed
--- may not see it; so the worker sleeps lightly until each of those, known by the write lock that it
--- holds on a table through which runs come to be, has ended. A REPEATABLE READ transaction, whose
--- snapshot may be older still, always notifies (chapter 090).
 
 set role rowcron_owner;
 
@@ -65,106 +59,41 @@ begin
   raise exception using
     errcode = 'RCWRK',
     message = format('worker %s was declared lost', worker_id),
-    detail = 'It was silent for longer than its lease, or said that it stops; its runs were handed '
-      'out.',
+    detail = 'It was silent for too long, or said that it stops; its runs were handed out.',
     hint = 'Stop what it runs and begin anew with another id.';
 end
 $$;
 comment on function rowcron._refuse_lost(uuid)
   is 'Tells a worker that it is not one any more. Raises RCWRK.';
 
-create or replace function rowcron._awake(
+drop function if exists rowcron._awake(uuid, text[], text[], text[], interval, timestamptz);
+create or replace function rowcron._sign_of_life(
   worker_id uuid, queues text[], kinds text[], handlers text[], lease interval, at timestamptz
 ) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  known rowcron.worker;
+  is_lost boolean;
 begin
-  select w.* into known from rowcron.worker as w where w.id = worker_id;
-  if known.id is null then
+  update rowcron.worker as w
+  set seen_at = at, expires_at = at + w.lease, session_ended_at = null
+  where w.id = worker_id and w.lost_at is null and w.expires_at < at + w.lease / 2;
+  if found then
+    return;
+  end if;
+  is_lost := (select w.lost_at is not null from rowcron.worker as w where w.id = worker_id);
+  if is_lost then
+    perform rowcron._refuse_lost(worker_id);
+  elsif is_lost is null then
     perform rowcron._register(worker_id, queues, kinds, handlers, 1, lease, '5 seconds', null, null,
       null, at);
-  elsif known.lost_at is not null then
-    perform rowcron._refuse_lost(worker_id);
-  elsif known.asleep or known.expires_at < at + known.lease / 2 then
-    update rowcron.worker as w
-    set asleep = false, wake_at = null, unsettled = null, seen_at = at, expires_at = at + w.lease
-    where w.id = worker_id and w.lost_at is null;
-    if not found then
-      perform rowcron._refuse_lost(worker_id);
-    end if;
   end if;
 end
 $$;
-comment on function rowcron._awake(uuid, text[], text[], text[], interval, timestamptz) is
+comment on function rowcron._sign_of_life(uuid, text[], text[], text[], interval, timestamptz) is
   'A claim is a sign of life too; registers who claims without having said more. Raises RCWRK, '
     'RCLIM.';
-
-create or replace function rowcron._writers() returns text[]
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(array_agg(distinct l.virtualtransaction), '{}')
-  from pg_locks as l
-  where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
-    and l.database = (select d.oid from pg_database as d where d.datname = current_database())
-    and l.relation in ('rowcron.run'::regclass, 'rowcron.job'::regclass, 'rowcron.agenda'::regclass)
-    and l.pid is distinct from pg_backend_pid()
-$$;
-comment on function rowcron._writers() is
-  'The transactions that hold a write lock on a table through which runs come to be.';
-
-create or replace function rowcron._next_due(
-  queues text[], kinds text[], handlers text[], firing_only boolean, at timestamptz
-) returns timestamptz
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  lane record;
-  due timestamptz;
-  booted timestamptz := pg_postmaster_start_time();
-begin
-  for lane in
-    select l.queue, l.kind from rowcron.lane as l
-    where l.kind = any (kinds) and (queues is null or l.queue = any (queues))
-  loop
-    due := least(due, (
-      select min(a.next_run_at) from rowcron.agenda as a
-      where a.queue = lane.queue and a.kind = lane.kind and a.next_run_at is not null
-    ), (
-      select at from rowcron.agenda as a
-      where a.queue = lane.queue and a.kind = lane.kind and a.booted_at < booted limit 1
-    ));
-    continue when firing_only;
-    due := least(due, (
-      select min(r.due_at) from rowcron.run as r
-      where r.queue = lane.queue and r.kind = lane.kind and r.state = 'waiting'
-        and r.waits_for = 'time'
-    ), (
-      select at from rowcron.run as r
-      where r.queue = lane.queue and r.kind = lane.kind and r.state = 'ready'
-        and (r.handler is null or handlers is null or r.handler = any (handlers))
-      -- the order of run_ready_idx: no other index must be taken
-      order by r.priority desc, r.due_at, r.id
-      limit 1
-    ), (
-      -- released by the claim that follows some run's end
-      select at + interval '1 second' from rowcron.run as r
-      where r.queue = lane.queue and r.kind = lane.kind and r.state = 'waiting'
-        and r.waits_for in ('limit', 'overlap')
-      order by r.job_id, r.due_at  -- run_parked_idx
-      limit 1
-    ));
-  end loop;
-  return due;
-end
-$$;
-comment on function rowcron._next_due(text[], text[], text[], boolean, timestamptz) is
-  'When there is next something to fire, or unless firing_only to claim, in these queues and '
-    'kinds.';
 
 create or replace function rowcron._changes_since(since bigint) returns jsonb
 language sql volatile
@@ -188,16 +117,24 @@ $$;
 comment on function rowcron._changes_since(bigint) is
   'At most 100 changes after this one, as JSON lines for a worker''s log: who did what, no values.';
 
+drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval,
+  text, text, integer, boolean, boolean, bigint);
+drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval,
+  text, text, integer, boolean, boolean, bigint, boolean);
 create or replace function rowcron.heartbeat(
   worker_id uuid, queues text[] default null, kinds text[] default '{sql,http,python}',
   handlers text[] default null, concurrency integer default 1, lease interval default '10 seconds',
   poll interval default '5 seconds', version text default null, host text default null,
   pid integer default null, asleep boolean default null, stopping boolean default false,
-  changes_since bigint default null
-) returns table (wake_after interval, settled boolean, cancels bigint[], changes jsonb)
+  changes_since bigint default null, session boolean default null, holding bigint[] default null
+) returns table (
+  wake_after interval, settled boolean, cancels bigint[], changes jsonb, look_after interval,
+  held text
+)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
@@ -207,7 +144,9 @@ declare
   known rowcron.worker;
   writing text[];
   due timestamptz;
+  wakes timestamptz;
 begin
+  held := rowcron._held();
   select w.* into known from rowcron.worker as w where w.id = heartbeat.worker_id;
   if known.id is null then
     perform rowcron._register(worker_id, queues, kinds, handlers, concurrency, lease, poll, version,
@@ -226,54 +165,88 @@ begin
     end if;
   end if;
   -- after the writers: what they left behind is seen now
-  if heartbeat.asleep is not null and rowcron._read_setting('hold') = 'null' then
-    due := rowcron._next_due(known.queues, known.kinds, known.handlers, not heartbeat.asleep, at);
+  if heartbeat.asleep is not null and held is null then
+    select n.due, n.look_after into due, look_after
+    from rowcron._next_due(known.queues, known.kinds, known.handlers, not heartbeat.asleep, at,
+      known.asleep and cardinality(writing) = 0) as n;
+    wakes := due;
+    if heartbeat.asleep and known.asleep and known.wake_at is not null
+      and (due > known.wake_at or due is null)
+    then
+      if due <= at + interval '1 second' then
+        wakes := known.wake_at;  -- it looks again so soon, and announces its sleep anew
+      else
+        -- Whoever is writing relied on its waking earlier: as if it fell asleep just now. A poll
+        -- that ends is none of this, so it is not announced.
+        writing := null;
+      end if;
+    end if;
     if heartbeat.asleep then
       due := least(due, (
         select min(greatest(w.expires_at, case when w.lost_at is not null
           then at + interval '1 second' end))
         from rowcron.worker as w
         where w.id <> known.id
-          and exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running')
+          and rowcron._holds(w.id)
       ));
     end if;
   end if;
-  update rowcron.worker as w
-  set
-    seen_at = at, expires_at = at + w.lease,
-    asleep = coalesce(heartbeat.asleep, w.asleep),
-    wake_at = case when heartbeat.asleep then least(due, at + w.poll) when heartbeat.asleep is null
-      then w.wake_at end,
-    unsettled = case when heartbeat.asleep is null then w.unsettled else writing end
-  where w.id = heartbeat.worker_id and w.lost_at is null;
-  if not found then
-    perform rowcron._refuse_lost(worker_id);
+  -- A pulse beats often, so that what is asked of its worker is heard soon, and writes seldom.
+  if heartbeat.asleep is not null or known.lost_at is not null
+    or known.expires_at < at + known.lease * 0.7
+  then
+    update rowcron.worker as w
+    set
+      seen_at = at, expires_at = at + w.lease, session_ended_at = null,
+      asleep = coalesce(heartbeat.asleep, w.asleep),
+      wake_at = case when heartbeat.asleep then wakes when heartbeat.asleep is null
+        then w.wake_at end,
+      unsettled = case when heartbeat.asleep is null then w.unsettled else writing end
+    where w.id = heartbeat.worker_id and w.lost_at is null;
+    if not found then
+      perform rowcron._refuse_lost(worker_id);
+    end if;
   end if;
-  if rowcron._read_setting('hold') = 'null' then
-    perform rowcron._rescue(at);
+  if session is not null then
+    perform rowcron._keep_session(worker_id, session);
   end if;
-  perform rowcron._maintain(at);
+  if holding is not null then
+    perform rowcron._give_back_others(worker_id, holding);
+  end if;
+  if held is null then
+    perform rowcron._look_for_ended(at);
+    if rowcron._rescue(at) > 0 and heartbeat.asleep is not null then
+      due := at;
+    end if;
+    if heartbeat.asleep then
+      look_after := least(look_after, rowcron._look_after(worker_id, at));
+    end if;
+  end if;
   return query
   select
     due - clock_timestamp(),
     coalesce(cardinality(writing) = 0, false),
     array(
       select r.id from rowcron.run as r
-      where r.worker_id = heartbeat.worker_id and r.state = 'running' and r.cancel_asked_by
-        is not null
+      -- nothing about the state, which would let the larger run_running_idx be taken
+      where r.worker_id = heartbeat.worker_id and r.cancel_asked_by is not null
     ),
     case when changes_since = 0 then jsonb_build_array(jsonb_build_object(
       'id', (select coalesce(max(c.id), -1) from rowcron.change as c)))
-    when changes_since is not null then rowcron._changes_since(changes_since) else '[]' end;
+    when changes_since is not null then rowcron._changes_since(changes_since) else '[]' end,
+    look_after, held;
+  perform rowcron._maintain(at);  -- last, because of the locks that it may take
 end
 $$;
 comment on function rowcron.heartbeat(
   uuid, text[], text[], text[], integer, interval, interval, text, text, integer, boolean, boolean,
-    bigint
+    bigint, boolean, bigint[]
 ) is
-  'A worker''s sign of life; the first registers it, one with stopping is its last. Returns how '
-    'long there is nothing to do (asleep => true: to claim; false: to fire; null: not asked), '
-      'whether a sleep announced is settled, which runs to cancel, and what changed. Raises RCWRK, '
-        'RCVER, RCLIM.';
+  'A worker''s sign of life; the first registers it, one with stopping is its last; session => true: '
+    'the session that says so is the worker''s own and lasts while it lives; holding: all the runs '
+    'that it knows it holds, the others are given back. Returns how long there '
+      'is nothing to do (asleep => true: to claim; false: to fire; null: not asked), whether a '
+        'sleep announced is settled, which runs to cancel, what changed, when to say that it sleeps '
+          'again, and why everything is held. Raises RCWRK, RCVER, RCLIM.';
 
 reset role;

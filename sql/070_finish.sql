@@ -5,16 +5,20 @@
 
 set role rowcron_owner;
 
+drop function if exists rowcron.finish(
+  uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[], interval[]
+);
 create or replace function rowcron.finish(
   worker_id uuid, run_ids bigint[], tokens uuid[], outcomes text[], reasons text[] default null,
   errors text[] default null, outputs text[] default null, results jsonb[] default null,
-  retry_afters interval[] default null
+  retry_afters interval[] default null, terse boolean default false
 ) returns table (run_id bigint, accepted boolean, final boolean, outcome text,
   next_due_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 -- as in claim(): only nested loops over indexes
 set jit = off
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
@@ -27,11 +31,14 @@ declare
   again_at timestamptz;
   recorded bigint[];
   all_recorded boolean;
+  -- Hashes are dear, and runs of one claim have one token; reports are mostly of one claim or two.
+  first_token uuid := tokens[1];
+  last_token uuid := tokens[cardinality(tokens)];
+  first_seal uuid := md5(first_token::text);
+  last_seal uuid := md5(last_token::text);
 begin
-  if exists (
-    select from unnest(outcomes) as o
-    where o is null or o not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost')
-  ) or cardinality(run_ids) <> cardinality(tokens)
+  if (outcomes <@ '{succeeded,failed,fatal,cancelled,released,lost}'::text[]) is not true
+    or cardinality(run_ids) <> cardinality(tokens)
     or cardinality(run_ids) <> cardinality(outcomes) then
     raise exception using
       errcode = 'RCLIM',
@@ -41,16 +48,18 @@ begin
       hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
   end if;
 
-  with reports as materialized (
-    select u.run_id, u.token, u.outcome, u.reason, u.error, u.output, u.result
-    from unnest(run_ids, tokens, outcomes, reasons, errors, outputs, results)
-      as u (run_id, token, outcome, reason, error, output, result)
-    where u.outcome in ('succeeded', 'fatal', 'cancelled')
-  ), ended as (
+  with ended as (
     delete from rowcron.run as r
-    using reports as p
-    where r.id = p.run_id and r.seal = md5(p.token::text)::uuid
-    returning r.*, p.outcome, p.reason, p.error, p.output, p.result
+    using unnest(run_ids, tokens, outcomes, reasons, errors, outputs, results)
+      as p (run_id, token, outcome, reason, error, output, result)
+    -- a range: for an equality also all of run_pkey may be read, and the reports for each row
+    where r.id >= p.run_id and r.id <= p.run_id
+      and r.seal = case p.token when first_token then first_seal when last_token then last_seal
+        else md5(p.token::text)::uuid end
+      and p.outcome in ('succeeded', 'fatal', 'cancelled')
+    returning r.job_id, r.job, r.owner, r.queue, r.kind, r.id, r.attempt, r.scheduled_for, r.due_at,
+      r.started_at, r.worker_id, r.retry_of, r.key, r.args, r.cancel_asked_by, p.outcome, p.reason,
+      p.error, p.output, p.result
   ), entries as (
     insert into rowcron.ledger (
       job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
@@ -60,7 +69,9 @@ begin
     select
       e.job_id, e.job, e.owner, e.queue, e.kind, e.id, e.attempt, true, e.scheduled_for, e.due_at,
       e.started_at,
-      clock_timestamp(), case when e.outcome = 'fatal' then 'failed' else e.outcome end, e.reason,
+      clock_timestamp(), case when e.outcome = 'fatal' then 'failed' else e.outcome end,
+      case when e.outcome = 'cancelled' and e.cancel_asked_by is not null
+        then 'cancelled by ' || e.cancel_asked_by else e.reason end,
       case when octet_length(e.error) > 65536 then rowcron._tail(e.error, 65536) else e.error end,
       case when octet_length(e.output) > 65536 then rowcron._tail(e.output, 65536) else e.output
         end,
@@ -77,12 +88,16 @@ begin
   from entries as e
   left join counted as c on true;
   all_recorded := cardinality(recorded) = cardinality(run_ids);
+  if terse and all_recorded then
+    return;
+  end if;
   return query
   select u.run_id, all_recorded or u.run_id = any (recorded), all_recorded
     or u.run_id = any (recorded),
     case when u.outcome = 'fatal' then 'failed' else u.outcome end, null::timestamptz
   from unnest(run_ids, outcomes) as u (run_id, outcome)
-  where u.outcome in ('succeeded', 'fatal', 'cancelled');
+  where u.outcome in ('succeeded', 'fatal', 'cancelled')
+    and not (terse and u.run_id = any (recorded));
 
   for report in
     select u.run_id, u.token, u.outcome, u.reason, u.error, u.output, u.result, u.retry_after
@@ -108,10 +123,11 @@ begin
 end
 $$;
 comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[],
-  interval[]) is
+  interval[], boolean) is
   'A worker reports ended attempts, many at once. Outcomes: succeeded, failed, fatal (failed, '
     'never again), cancelled, released (given back, not counted), lost. accepted = false: the '
-      'claim was lost, nothing was recorded. Raises RCLIM.';
+      'claim was lost, nothing was recorded. terse: answers only for those that did not just end as '
+        'reported. Raises RCLIM.';
 
 create or replace function rowcron._finish_one(
   run_id bigint, token uuid, outcome text, error text, output text, result jsonb, reason text,
@@ -147,7 +163,9 @@ begin
   if _finish_one.outcome in ('succeeded', 'fatal', 'cancelled') then
     perform rowcron._end_run(live, case when _finish_one.outcome = 'fatal' then 'failed'
       else _finish_one.outcome end,
-      reason, error, output, result);
+      case when _finish_one.outcome = 'cancelled' and live.cancel_asked_by is not null
+        then 'cancelled by ' || live.cancel_asked_by else reason end,
+      error, output, result);
     return query select true, case when _finish_one.outcome = 'fatal' then 'failed'
       else _finish_one.outcome end, null::timestamptz;
   else

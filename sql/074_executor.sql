@@ -17,55 +17,9 @@ insert into rowcron.setting (name, value, description) values
   ('executor', 'true', 'Its row is locked while an owner''s executor is created.')
 on conflict (name) do nothing;
 
-create or replace function rowcron._claimed_command(
-  run_id bigint, token uuid, owner regrole, out command text, out may_return_rows boolean
-)
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  select j.command,
-    j.command ~* '\m(select|values|table|returning|show|explain|fetch|execute|call|with)\M'
-  into command, may_return_rows
-  from rowcron.run as r
-  join rowcron.job as j on j.id = r.job_id and j.owner = r.owner
-  where r.id = _claimed_command.run_id and r.seal = md5(_claimed_command.token::text)::uuid
-    and r.owner = _claimed_command.owner and j.kind = 'sql' and j.connection is null;
-  if command is null then
-    raise exception using
-      errcode = 'RCCLM',
-      message = format('the claim of run %s is lost', run_id),
-      detail = 'The token is not that of a claim that stands, or the run is not this owner''s SQL '
-        'job.',
-      hint = 'Nothing was executed.';
-  end if;
-end
-$$;
-comment on function rowcron._claimed_command(bigint, uuid, regrole) is
-  'For executors: the command of a SQL run that is claimed now and belongs to this owner, and '
-    'whether it may return rows. Raises RCCLM.';
-
--- Each insert into this table takes the next command number of its transaction: two of them tell
--- whether anything was written in between. Nothing stays in it.
-create unlogged table if not exists rowcron.tick (x integer);
-comment on table rowcron.tick is 'Always empty; see rowcron._tick().';
-comment on column rowcron.tick.x is 'Nothing.';
-
-create or replace function rowcron._tick() returns bigint
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  number cid;
-  place tid;
-begin
-  insert into rowcron.tick (x) values (null) returning cmin, ctid into number, place;
-  delete from rowcron.tick as t where t.ctid = place;
-  return number::text::bigint;
-end
-$$;
-comment on function rowcron._tick() is
-  'The command number of this transaction; takes two of them itself.';
+alter table rowcron.executor add column if not exists edition integer not null default 1;
+comment on column rowcron.executor.edition is 'Which text of the function it is; one that is older '
+  'than the installed is made anew when its owner next writes a job.';
 
 create or replace function rowcron._has_executor(owner regrole) returns boolean
 language plpgsql volatile
@@ -76,12 +30,13 @@ begin
     select from rowcron.executor as e
     join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
     where e.owner = _has_executor.owner and p.proowner = _has_executor.owner and p.prosecdef
+      and e.edition = 3
   );
 end
 $$;
 comment on function rowcron._has_executor(regrole) is
-  'Whether a role''s executor stands and is still its own. Volatile: it looks anew after a lock '
-    'was waited for.';
+  'Whether a role''s executor stands, is still its own and of the latest edition. Volatile: it '
+    'looks anew after a lock was waited for.';
 
 create or replace function rowcron._open_executors() returns trigger
 language plpgsql security definer
@@ -94,7 +49,9 @@ begin
     -- whoever held the lock may have made it
     if not rowcron._has_executor(new.owner) then
       delete from rowcron.executor as e where e.owner = new.owner;
-      execute format('grant usage, create on schema rowcron_executor to %s', new.owner);
+      if new.owner <> rowcron._me() then  -- a single role has them already
+        execute format('grant usage, create on schema rowcron_executor to %s', new.owner);
+      end if;
     end if;
   end if;
   return new;
@@ -123,17 +80,24 @@ begin
       as $executor$
       declare
         claimed record;
+        path pg_catalog.text;
         answer pg_catalog.refcursor;
         first_row record;
         before bigint;
         after bigint;
       begin
-        select c.command, c.may_return_rows into claimed
-        from rowcron._claimed_command(run_id, token,
-          pg_catalog.quote_ident(current_user::pg_catalog.text)::pg_catalog.regrole) as c;
+        claimed := rowcron._claimed_command(run_id, token,
+          pg_catalog.quote_ident(current_user::pg_catalog.text)::pg_catalog.regrole);
+        if claimed.settings is not null then
+          path := rowcron._apply_settings(claimed.settings);
+          if path is not null then
+            perform pg_catalog.set_config('search_path',
+              pg_catalog.concat_ws(', ', path, 'pg_temp'), true);
+          end if;
+        end if;
         if claimed.may_return_rows then
           begin
-            open answer for execute claimed.command;
+            open answer for execute claimed.command using claimed.args;
           exception when others then
             -- several statements, or one that returns no rows, or one that fails: nothing has been
             -- executed
@@ -141,7 +105,7 @@ begin
           end;
         end if;
         if answer is null then
-          execute claimed.command;
+          execute claimed.command using claimed.args;
           get diagnostics row_count = row_count;
         else
           fetch answer into first_row;
@@ -154,14 +118,20 @@ begin
           end if;
           close answer;
         end if;
-        for pass in 1..5 loop
-          before := rowcron._tick();
-          set constraints all immediate;
-          after := rowcron._tick();
+        before := rowcron._tick();
+        set constraints all immediate;
+        after := rowcron._succeed(run_id, token, row_count, result);
+        for pass in 2..5 loop
           if after operator(pg_catalog.-) before operator(pg_catalog.<=) 2::bigint then
             return;
           end if;
+          before := rowcron._tick();
+          set constraints all immediate;
+          after := rowcron._tick();
         end loop;
+        if after operator(pg_catalog.-) before operator(pg_catalog.<=) 2::bigint then
+          return;
+        end if;
         raise exception using
           errcode = 'RCDEF', message = 'deferred triggers queue more deferred triggers without end',
           detail = 'After five passes of SET CONSTRAINTS ALL IMMEDIATE the job''s triggers still '
@@ -171,8 +141,8 @@ begin
       $executor$
     $create$, 'run_' || replace(gen_random_uuid()::text, '-', ''));
     execute (
-      select format('revoke all on function %1$s from public; grant execute on function %1$s to '
-        'rowcron_gate', p.oid::regprocedure)
+      select format('revoke all on function %1$s from public; grant execute on function %1$s to %2$I',
+        p.oid::regprocedure, 'rowcron_gate')
       from pg_proc as p
       where p.pronamespace = 'rowcron_executor'::regnamespace and p.proowner = rowcron._me()
       order by p.oid desc
@@ -201,14 +171,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (select from rowcron.executor as e where e.owner = new.owner) then
-    insert into rowcron.executor (owner, name)
-    select new.owner, p.proname
+    insert into rowcron.executor (owner, name, edition)
+    select new.owner, p.proname, 3
     from pg_proc as p
     where p.pronamespace = 'rowcron_executor'::regnamespace and p.proowner = new.owner
       and p.prosecdef
     order by p.oid desc
     limit 1;
-    execute format('revoke usage, create on schema rowcron_executor from %s', new.owner);
+    if new.owner <> rowcron._me() then
+      execute format('revoke usage, create on schema rowcron_executor from %s', new.owner);
+    end if;
   end if;
   return new;
 end
@@ -217,15 +189,46 @@ comment on function rowcron._close_executors()
   is 'Trigger 3 of 3: takes the owner''s rights on the executors'' schema away again and notes the '
     'executor.';
 
--- before b10_check, after nothing: BEFORE triggers fire in the order of their names
-drop trigger if exists a10_open on rowcron.job;
-create trigger a10_open before insert on rowcron.job
-for each row execute function rowcron._open_executors();
-drop trigger if exists a20_create on rowcron.job;
-create trigger a20_create before insert on rowcron.job
-for each row execute function rowcron._create_executor();
-drop trigger if exists a30_close on rowcron.job;
-create trigger a30_close before insert on rowcron.job
-for each row execute function rowcron._close_executors();
+-- Before b10_check, after nothing: BEFORE triggers fire in the order of their names. On an update
+-- they make anew what was dropped or is of an older edition, for the owner itself alone: whether it
+-- is the owner who asks is decided by the condition, which has the rights of who asks.
+do $$
+declare
+  target text;
+  step text[];
+begin
+  foreach target in array array['job', 'change'] loop
+    foreach step slice 1 in array array[
+      array['a10_open', 'a12_open', '_open_executors'],
+      array['a20_create', 'a14_create', '_create_executor'],
+      array['a30_close', 'a16_close', '_close_executors']
+    ] loop
+      execute format('drop trigger if exists %I on rowcron.%I',
+        step[case when target = 'job' then 1 else 2 end], target);
+      execute format('create trigger %I before %s on rowcron.%I for each row when (%s '
+        'new.owner = pg_catalog.quote_ident(current_user)::regrole) execute function rowcron.%I()',
+        step[case when target = 'job' then 1 else 2 end],
+        case when target = 'job' then 'insert or update' else 'insert' end, target,
+        case when target = 'job' then '' else 'new.action = ''enrol'' and' end, step[3]);
+    end loop;
+  end loop;
+end
+$$;
+
+create or replace function rowcron.enrol() returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into rowcron.change (action, owner)
+  select 'enrol', quote_ident(current_user)::regrole
+  where not exists (
+    select from rowcron.executor as e
+    join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
+    where e.owner = quote_ident(current_user)::regrole and p.proowner = e.owner and e.edition = 3
+  )
+$$;
+comment on function rowcron.enrol() is
+  'Makes the executor of the role that asks, if it has none: the function that runs its SQL jobs '
+    'with its rights. Its first job does so by itself. Raises RCEXE.';
 
 reset role;

@@ -5,7 +5,7 @@
 -- After the executor has returned, on failure too, everything that could outlive it in the session
 -- is closed and reset, because it would run or count as the worker at COMMIT or at the next
 -- statement: cursors WITH HOLD, prepared statements that hijack a driver's names, temporary
--- objects, LISTEN, advisory locks, settings.
+-- objects, LISTEN, advisory locks, settings, the sessions that dblink opened.
 --
 -- A timeout set by the job does not bind: the worker sets statement_timeout in a statement of its
 -- own before. The run row is locked FOR KEY SHARE: rescue (FOR UPDATE SKIP LOCKED) leaves it alone,
@@ -13,22 +13,45 @@
 
 set role rowcron_owner;
 
-create or replace function rowcron._begin_execute(run_id bigint, token uuid, out executor text,
-  out attempt integer,
-  out scheduled_for timestamptz, out args jsonb
+-- its columns have changed
+do $$
+begin
+  if exists (
+    select from pg_catalog.pg_proc as p
+    where p.oid = to_regprocedure('rowcron._begin_execute(bigint, uuid)')
+      and 'args' = any (p.proargnames)
+  ) then
+    drop function rowcron._begin_execute(bigint, uuid);
+  end if;
+end
+$$;
+create or replace function rowcron._begin_execute(
+  run_id bigint, token uuid, out owner regrole, out executor text, out edition integer
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  live rowcron.run;
-  job rowcron.job;
+  name text;
+  job_id bigint;
 begin
-  select r.* into live from rowcron.run as r
-  where r.id = _begin_execute.run_id
-    and r.seal = md5(_begin_execute.token::text)::uuid for key share;
-  if live.id is null then
+  -- one statement, because each costs more to begin than to carry out
+  select r.job, j.id, r.owner, e.name, e.edition,
+    set_config('rowcron.run_id', r.id::text, true)
+      || set_config('rowcron.attempt', r.attempt::text, true)
+      || set_config('rowcron.scheduled_for', coalesce(to_char(
+        r.scheduled_for at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00"'), ''), true)
+      || set_config('rowcron.args', coalesce(r.args, j.args, '{}')::text, true),
+    -- else the job before could choose what random() gives this one
+    setseed(uuid_hash_extended(_begin_execute.token, 0) / 9223372036854775808::double precision)
+  into name, job_id, owner, executor, edition
+  from rowcron.run as r
+  left join rowcron.job as j on j.id = r.job_id and j.owner = r.owner
+  left join rowcron.executor as e on e.owner = r.owner
+  where r.id = _begin_execute.run_id and r.seal = md5(_begin_execute.token::text)::uuid
+  for key share of r;
+  if name is null then
     raise exception using
       errcode = 'RCCLM',
       message = format('the claim of run %s is lost', run_id),
@@ -36,27 +59,17 @@ begin
         'ended.',
       hint = 'Nothing was executed.';
   end if;
-  select j.* into job from rowcron.job as j where j.id = live.job_id and j.owner = live.owner;
-  if job.id is null then
+  if job_id is null then
     raise exception using
       errcode = 'RCNOJ',
-      message = format('job "%s" of run %s was deleted', live.job, run_id),
+      message = format('job "%s" of run %s was deleted', name, run_id),
       detail = 'There is no command to execute any more.',
       hint = 'Report the run as failed.';
   end if;
-  executor := (
-    select e.name
-    from rowcron.executor as e
-    join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
-    where e.owner = live.owner and p.proowner = live.owner and p.prosecdef
-  );
-  attempt := live.attempt;
-  scheduled_for := live.scheduled_for;
-  args := coalesce(live.args, job.args, '{}');
 end
 $$;
 comment on function rowcron._begin_execute(bigint, uuid) is
-  'Locks a claimed run for its execution and returns its executor and context. Raises RCCLM, '
+  'Locks a claimed run for its execution, sets its context and returns its executor. Raises RCCLM, '
     'RCNOJ.';
 
 create or replace function rowcron._end_execute(
@@ -74,11 +87,13 @@ begin
   select r.* into live from rowcron.run as r
   where r.id = _end_execute.run_id and r.seal = md5(_end_execute.token::text)::uuid for update;
   if live.id is null then
+    -- Its row has been locked since the beginning, so nobody else has done it. Not RCCLM: the claim
+    -- stands again when this is rolled back, and its holder has to report the failure.
     raise exception using
-      errcode = 'RCCLM',
-      message = format('the claim of run %s is lost', run_id),
-      detail = 'The run was ended while it was executed.',
-      hint = 'What it did is rolled back.';
+      errcode = 'RCEXE',
+      message = format('the job ended its own run %s', run_id),
+      detail = 'It called finish with its own token. What it did is rolled back.',
+      hint = 'Leave the end of the run to the worker.';
   end if;
   if state is null then
     perform rowcron._end_run(live, 'succeeded', null, null, null,
@@ -101,7 +116,7 @@ begin
 end
 $$;
 comment on function rowcron._end_execute(bigint, uuid, text, text, bigint, jsonb) is
-  'Records how an execution ended, in the transaction of its effect. Raises RCCLM.';
+  'Records how an execution ended, in the transaction of its effect. Raises RCEXE.';
 
 -- What the gate may call; everything else is closed to it.
 grant execute on function rowcron._begin_execute(bigint, uuid) to rowcron_gate;
@@ -126,51 +141,89 @@ declare
   detail text;
   hint text;
   place text;
+  dblink regnamespace;
   n bigint;
   first_row jsonb;
 begin
-  select b.executor, b.attempt, b.scheduled_for, b.args into context
-  from rowcron._begin_execute(run_id, token) as b;
+  context := rowcron._begin_execute(run_id, token);
   -- a serialization failure or a deadlock is tried again at once, by itself
   for try in 1..4 loop
-    state := null;
-    message := null;
     begin
-      if context.executor is null then
-        raise exception using
-          errcode = 'RCEXE', message = 'the owner of this job has no executor',
-          hint = 'Its function in schema rowcron_executor was dropped or changed hands; insert any '
-            'job as the owner to make it anew.';
-      end if;
-      perform
-        set_config('rowcron.run_id', run_id::text, true),
-        set_config('rowcron.attempt', context.attempt::text, true),
-        set_config('rowcron.scheduled_for', coalesce(to_char(
-          context.scheduled_for at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00"'), ''), true),
-        set_config('rowcron.args', context.args::text, true);
       execute format('select x.row_count, x.result from rowcron_executor.%I($1, $2) as x',
         context.executor)
       into n, first_row using run_id, token;
+      state := null;
+      exit;
     exception when query_canceled or assert_failure or others then
       get stacked diagnostics
         state = returned_sqlstate, message = message_text, detail = pg_exception_detail,
         hint = pg_exception_hint, place = pg_exception_context;
     end;
-    exit when state is null or state not in ('40001', '40P01');
+    exit when state not in ('40001', '40P01');
   end loop;
   if state is not null then
     n := null;
     first_row := null;
-    message := concat_ws(E'\n', state || ': ' || message, 'DETAIL: ' || nullif(detail, ''), 'HINT: '
-      || nullif(hint, ''),
-      'CONTEXT: ' || nullif(split_part(place, 'PL/pgSQL function rowcron_executor.', 1), ''));
+    if not exists (
+      select from pg_proc as p
+      where p.proname = context.executor and p.pronamespace = 'rowcron_executor'::regnamespace
+        and p.proowner = context.owner and p.prosecdef
+    ) then  -- another's has been refused by rowcron._claimed_command
+      state := 'RCEXE';
+      message := 'the owner of this job has no executor';
+      detail := '';
+      hint := 'Its function in schema rowcron_executor was dropped or changed hands. As the owner: '
+        'select rowcron.enrol();';
+    end if;
+    -- cut here: it goes to the worker and its log too, and a job may raise half a gigabyte
+    message := concat_ws(E'\n', state || ': ' || left(message, 8000),
+      'DETAIL: ' || nullif(left(detail, 4000), ''), 'HINT: ' || nullif(left(hint, 2000), ''),
+      'CONTEXT: ' || nullif(
+        left(split_part(place, 'PL/pgSQL function rowcron_executor.', 1), 2000), ''));
   end if;
 
+  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+    pg_catalog.pg_advisory_unlock_all();
+  execute 'close all';  -- without execute it would be a cursor named all
+  deallocate all;
+  discard temp;
+  discard sequences;
+  unlisten *;
+  reset all;
   set local search_path = pg_catalog, pg_temp;
-  perform pg_catalog.pg_advisory_unlock_all();
-  execute 'close all; deallocate all; discard temp; discard sequences; unlisten *; reset all';
-  perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  dblink := (select e.extnamespace from pg_extension as e where e.extname = 'dblink');
+  if dblink is not null then
+    -- it keeps sessions by name, whoever opened them, for whoever comes next
+    begin
+      execute format('select count(%1$s.dblink_disconnect(c.name))'
+        ' from unnest(%1$s.dblink_get_connections()) as c (name)', dblink);
+      execute format('select %s.dblink_disconnect()', dblink);
+    exception
+      when connection_does_not_exist then
+        null;  -- there is no unnamed one; the named are closed, which nothing rolls back
+      when insufficient_privilege then
+        if has_function_privilege(
+          context.owner, format('%s.dblink_connect(text, text)', dblink), 'execute')
+        then
+          raise exception using
+            errcode = 'RCEXE',
+            message = 'the sessions of dblink cannot be closed after the job',
+            detail = 'The owner of the job may open them, but rowcron_gate may not call dblink.',
+            hint = format('As a superuser: grant execute on function '
+              '%1$s.dblink_get_connections(), %1$s.dblink_disconnect(), '
+              '%1$s.dblink_disconnect(text) to rowcron_gate;', dblink);
+        end if;
+    end;
+  end if;
 
+  if state is null and context.edition >= 3 then  -- its executor has recorded it
+    outcome := 'succeeded';
+    final := true;
+    row_count := n;
+    result := first_row;
+    return next;
+    return;
+  end if;
   return query
   select e.outcome, e.final, message, n, first_row, e.next_due_at
   from rowcron._end_execute(run_id, token, state, message, n, first_row) as e;
@@ -182,6 +235,12 @@ comment on function rowcron.execute(bigint, uuid) is
 
 reset role;
 set role rowcron_owner;
-revoke create on schema rowcron from rowcron_gate;
+do $$
+begin
+  if 'rowcron_owner' <> 'rowcron_gate' then
+    execute format('revoke create on schema rowcron from %I', 'rowcron_gate');
+  end if;
+end
+$$;
 
 reset role;

@@ -3,39 +3,191 @@
 -- which is not failed. A run whose row is locked (a SQL job whose session is still executing holds
 -- it FOR KEY SHARE) is left alone until that session has ended one way or the other, because it may
 -- still commit. Rescuing is repeated as long as a lost worker holds a run.
+--
+-- A process that dies closes its sessions, and that shows sooner than a lease runs out. A worker
+-- whose heartbeat has a session of its own (not one lent by a pooler) holds an advisory lock in it.
+-- Once that lock is free the worker gets two seconds: one that lives, and whose session was merely
+-- cut, notices at once and is heard of before. Then its lease ends. When the server itself has
+-- ended, every session has, and that says nothing about workers: what is known about sessions is
+-- written in an unlogged table, which a crash and a failover empty, together with the start of the
+-- server that it holds for.
 
 set role rowcron_owner;
+
+alter table rowcron.worker add column if not exists session_ended_at timestamptz;
+comment on column rowcron.worker.session_ended_at is 'When its session was found to have ended; it '
+  'has not been heard of since.';
+
+create unlogged table if not exists rowcron.session (
+  worker_id uuid not null,
+  server timestamptz not null default pg_postmaster_start_time(),
+  pid integer not null default pg_backend_pid(),
+  constraint session_pkey primary key (worker_id)
+);
+comment on table rowcron.session is 'The workers that have a session of their own, in which they '
+  'hold the lock by which its end shows. Unlogged: a crash of the server ends them all.';
+comment on column rowcron.session.worker_id is 'The worker.';
+comment on column rowcron.session.server is 'When the server started in which the session is.';
+comment on column rowcron.session.pid is 'The session, which must not ask whether it has ended: its '
+  'own locks are never in its way.';
+
+create or replace function rowcron._session_lock(worker_id uuid) returns bigint
+language sql immutable strict parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select hashtextextended('rowcron session ' || worker_id, 0)
+$$;
+comment on function rowcron._session_lock(uuid) is
+  'The advisory lock that a worker''s own session holds for as long as it lasts.';
+
+create or replace function rowcron._keep_session(worker_id uuid, session boolean) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  started_at timestamptz := pg_postmaster_start_time();
+begin
+  -- shared: an older session of the same worker may not have ended yet; never waiting
+  if session and pg_try_advisory_lock_shared(rowcron._session_lock(_keep_session.worker_id)) then
+    if not exists (
+      select from rowcron.session as s
+      where s.worker_id = _keep_session.worker_id and s.server = started_at
+        and s.pid = pg_backend_pid()
+    ) then
+      insert into rowcron.session (worker_id) values (_keep_session.worker_id)
+      on conflict (worker_id) do update set server = excluded.server, pid = excluded.pid;
+    end if;
+  else
+    delete from rowcron.session as s where s.worker_id = _keep_session.worker_id;
+  end if;
+end
+$$;
+comment on function rowcron._keep_session(uuid, boolean) is
+  'Notes that this session is a worker''s own, and takes its lock; or that it is not.';
+
+create or replace function rowcron._holds(worker_id uuid) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- the latest first: behind it may lie the entries of many that have ended
+  return coalesce((
+    select true from rowcron.run as r
+    where r.worker_id = _holds.worker_id and r.state = 'running'
+    order by r.started_at desc  -- within exists() this would count for nothing
+    limit 1
+  ), false);
+end
+$$;
+comment on function rowcron._holds(uuid) is 'Whether a worker holds a run.';
+
+create or replace function rowcron._look_for_ended(at timestamptz) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  gone uuid;
+  lock bigint;
+begin
+  for gone in
+    select s.worker_id
+    from rowcron.session as s
+    join rowcron.worker as w on w.id = s.worker_id
+    where s.server = pg_postmaster_start_time() and s.pid <> pg_backend_pid()
+      and w.lost_at is null and w.expires_at > at
+      and rowcron._holds(w.id)
+  loop
+    lock := rowcron._session_lock(gone);
+    continue when not pg_try_advisory_lock(lock);
+    perform pg_advisory_unlock(lock);
+    -- whoever holds this row is the worker itself, or does the same
+    perform from rowcron.worker as w where w.id = gone for no key update skip locked;
+    continue when not found;
+    -- once: if it goes on by its other connections, its lease counts as before
+    delete from rowcron.session as s
+    where s.worker_id in (
+      select t.worker_id from rowcron.session as t where t.worker_id = gone for update skip locked
+    );
+    continue when not found;
+    update rowcron.worker as w
+    set expires_at = least(w.expires_at, at + interval '2 seconds'), session_ended_at = at
+    where w.id = gone and w.lost_at is null;
+  end loop;
+end
+$$;
+comment on function rowcron._look_for_ended(timestamptz) is
+  'Shortens the lease of workers that hold runs and whose session has ended to two seconds.';
+
+create or replace function rowcron._look_after(worker_id uuid, at timestamptz) returns interval
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select min(case when w.session_ended_at is not null then w.expires_at - at
+    -- as many as sleep share the looking, up to once in five seconds each
+    else least(greatest(interval '0.75 seconds', interval '0.1 seconds' * (
+      select count(*) from rowcron.worker as z where z.asleep and z.expires_at > at
+    )), interval '5 seconds') end)
+  from rowcron.worker as w
+  where w.id <> _look_after.worker_id and w.lost_at is null and w.expires_at > at
+    and (
+      w.session_ended_at is not null
+      or exists (select from rowcron.session as s where s.worker_id = w.id)
+    )
+    and rowcron._holds(w.id)
+$$;
+comment on function rowcron._look_after(uuid, timestamptz) is
+  'When a worker that sleeps should look again whether another''s session has ended. Null: none '
+    'that could hold runs.';
 
 create or replace function rowcron._rescue(at timestamptz) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  dead uuid;
+  dead record;
   live rowcron.run;
   rescued integer := 0;
+  -- Of a worker that is lost a claim may still be committed, so all are looked at again. While a
+  -- snapshot is held that passes over all that they ever held, so then a session does it in a tenth
+  -- of its time at most; a setting remembers until when (as in chapter 058).
+  key constant text := 'rowcron.looked_until';
+  noted text := current_setting(key, true);
+  began timestamptz := clock_timestamp();
+  looks boolean := case when noted ~ '^\d{1,12}(\.\d{1,9})?$'
+    then extract(epoch from began) not between noted::numeric - 60 and noted::numeric else true end;
+  read_before bigint := pg_stat_get_xact_blocks_fetched('rowcron.run_running_idx'::regclass);
 begin
   for dead in
-    select w.id
+    select w.id, w.session_ended_at, w.stopping
     from rowcron.worker as w
     where w.expires_at <= at
-      and (w.lost_at is null
-        or exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running'))
+      and (w.lost_at is null or looks and rowcron._holds(w.id))
     for no key update skip locked
   loop
     update rowcron.worker as w set lost_at = coalesce(w.lost_at, at), asleep = false
-      where w.id = dead;
+    where w.id = dead.id;
     for live in
       select r.* from rowcron.run as r
-      where r.worker_id = dead and r.state = 'running'
+      where r.worker_id = dead.id and r.state = 'running'
       order by r.id
       for update skip locked
     loop
-      perform rowcron._settle(live, 'lost', 'its worker was silent for longer than its lease', null,
-        null, null, null);
+      -- what a worker that has said goodbye still holds it took with a claim that was committed
+      -- later, or was executing then: given back, not lost
+      perform rowcron._settle(live, case when dead.stopping then 'released' else 'lost' end,
+        case when dead.stopping then null when dead.session_ended_at is not null
+        then 'its worker''s session ended' else 'its worker was silent for longer than its lease' end,
+        null, null, null, null);
       rescued := rescued + 1;
     end loop;
   end loop;
+  if looks and pg_stat_get_xact_blocks_fetched('rowcron.run_running_idx'::regclass)
+    > read_before + 100
+  then
+    perform set_config(key, extract(epoch from clock_timestamp()
+      + least(10 * (clock_timestamp() - began), interval '1 minute'))::text, false);
+  end if;
   return rescued;
 end
 $$;
@@ -43,21 +195,50 @@ comment on function rowcron._rescue(timestamptz) is
   'Declares workers lost whose lease has run out by this instant and settles their runs; returns '
     'how many.';
 
+create or replace function rowcron._adopt(at timestamptz) returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into rowcron.worker (
+    id, kinds, concurrency, lease, poll, seen_at, expires_at, lost_at
+  )
+  select distinct r.worker_id, '{}'::text[], 0, interval '1 second', interval '5 seconds', at, at,
+    at
+  from rowcron.run as r
+  where r.state = 'running'
+    and not exists (select from rowcron.worker as w where w.id = r.worker_id)
+  on conflict do nothing
+$$;
+comment on function rowcron._adopt(timestamptz) is
+  'A claim that was committed when its worker had been forgotten: the worker is known again, as '
+    'lost, so that its runs are rescued.';
+
 create or replace function rowcron._give_back(worker_id uuid, at timestamptz) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
-declare
-  live rowcron.run;
 begin
   update rowcron.worker as w
   set stopping = true, asleep = false, lost_at = at, expires_at = least(w.expires_at, at),
     seen_at = at
   where w.id = _give_back.worker_id and w.lost_at is null;
+  perform rowcron._give_back_others(worker_id, '{}');
+end
+$$;
+comment on function rowcron._give_back(uuid, timestamptz) is
+  'A worker''s last word: what it still holds is ready again at once, the attempt not counted.';
+
+create or replace function rowcron._give_back_others(worker_id uuid, holding bigint[]) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  live rowcron.run;
+begin
   for live in
     select r.* from rowcron.run as r
-    where r.worker_id = _give_back.worker_id and r.state = 'running'
+    where r.worker_id = _give_back_others.worker_id and r.state = 'running'
+      and r.id <> all (holding)
     order by r.id
     for update skip locked
   loop
@@ -65,7 +246,8 @@ begin
   end loop;
 end
 $$;
-comment on function rowcron._give_back(uuid, timestamptz) is
-  'A worker''s last word: what it still holds is ready again at once, the attempt not counted.';
+comment on function rowcron._give_back_others(uuid, bigint[]) is
+  'What a worker holds without knowing, because its claim was not answered, is ready again at once, '
+    'the attempt not counted.';
 
 reset role;

@@ -1,14 +1,22 @@
--- The ledger is partitioned by day (UTC). Partitions are made a week ahead and dropped when past
--- the retention by whichever worker comes first, once a minute at most, with a lock_timeout of 50
--- ms: where a reader is in the way it is tried again a minute later, and neither claims nor
--- finishes wait for it. What no partition takes goes to the default partition, from where it is
--- moved when its partition is made.
+-- What would grow without end is bounded here, by whichever worker comes first, once a minute at
+-- most: the ledger, changes, keys, outputs, workers and lanes. What is deleted row by row goes in
+-- batches; while there is more, the next heartbeat goes on with it.
+--
+-- The ledger is partitioned by day (UTC). Partitions are made a week ahead and dropped when past the
+-- retention, as the last thing that the transaction does, so that their locks are held for no longer
+-- than it takes to commit. Dropping takes the ledger itself exclusively, and while it waits for that
+-- those who write the ledger wait behind it: 50 ms at most, once. A reader of the expired partition,
+-- or of the whole ledger, is found without waiting; then it is tried again a minute later. Making one
+-- waits only for readers, and only readers wait for it. What no partition takes goes to the default
+-- partition, from where it is moved when its partition is made.
 
 set role rowcron_owner;
 
 insert into rowcron.setting (name, value, description) values
   ('maintained_at', '"1970-01-01T00:00:00Z"', 'When partitions, keys and workers were last looked '
-    'after.')
+    'after.'),
+  ('outputs_cleared_at', '"1970-01-01T00:00:00Z"', 'Up to when outputs past their job''s keep were '
+    'emptied.')
 on conflict (name) do nothing;
 
 create or replace function rowcron._make_partition(day date) returns void
@@ -68,7 +76,7 @@ begin
     begin
       perform rowcron._make_partition(day);
     exception when lock_not_available then
-      null;  -- in a minute
+      exit;  -- a reader of all of the ledger; in a minute
     end;
   end loop;
   for expired in
@@ -80,6 +88,9 @@ begin
     order by c.relname
   loop
     begin
+      -- first the partition, which nobody writes: whoever reads it must not be waited for with the
+      -- ledger locked already
+      execute format('lock table rowcron.%I in access exclusive mode nowait', expired);
       execute format('drop table rowcron.%I', expired);
     exception when lock_not_available then
       exit;  -- whoever reads the ledger stands in the way of the others too
@@ -91,45 +102,153 @@ comment on function rowcron._maintain_partitions(timestamptz) is
   'Makes the ledger''s partitions for a week ahead and drops those past the retention, as far as '
     'nobody is in the way.';
 
+create or replace function rowcron._clear_outputs(at timestamptz, most integer) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  before timestamptz := (rowcron._read_setting('outputs_cleared_at') #>> '{}')::timestamptz;
+  cleared integer;
+begin
+  -- what has come of age since the last time; once a day all, because a keep may have been
+  -- shortened
+  update rowcron.ledger as l
+  set output = null
+  from (
+    select e.tableoid as part, e.ctid as place
+    from rowcron.job as j
+    join rowcron.ledger as e on e.job = j.name and e.job_id = j.id
+    where j.keep is not null and e.finished_at < at - j.keep and e.output is not null
+      and e.finished_at >= case when before::date = at::date then before - j.keep
+        else '-infinity' end
+    limit most
+  ) as aged
+  where l.tableoid = aged.part and l.ctid = aged.place and l.output is not null;
+  get diagnostics cleared = row_count;
+  if cleared < most then
+    update rowcron.setting as s
+    set value = to_jsonb(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+    where s.name = 'outputs_cleared_at';
+  end if;
+  return cleared < most;
+end
+$$;
+comment on function rowcron._clear_outputs(timestamptz, integer) is
+  'Empties so many outputs past their job''s keep; returns whether that were all.';
+
+create or replace function rowcron._forget_lanes() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unused rowcron.lane;
+begin
+  for unused in
+    -- in most there is something that an index finds; the rest looks through all jobs
+    select l.queue, l.kind from rowcron.lane as l
+    where coalesce((
+      select false from rowcron.agenda as a
+      where a.queue = l.queue and a.kind = l.kind and a.next_run_at is not null
+      order by a.next_run_at
+      limit 1
+    ), (
+      select false from rowcron.run as r
+      where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
+      order by r.rank, r.due_at, r.id
+      limit 1
+    ), (
+      select false from rowcron.run as r
+      where r.queue = l.queue and r.kind = l.kind and r.state = 'waiting' and r.waits_for = 'time'
+      order by r.due_at
+      limit 1
+    ), not exists (select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind))
+  loop
+    perform from rowcron.lane as l
+    where l.queue = unused.queue and l.kind = unused.kind for update skip locked;
+    continue when not found;
+    -- a new statement, so that it sees the job of whoever held the lane until just now
+    delete from rowcron.lane as l
+    where l.queue = unused.queue and l.kind = unused.kind
+      and not exists (select from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind)
+      and not exists (select from rowcron.run as r where r.queue = l.queue and r.kind = l.kind);
+  end loop;
+end
+$$;
+comment on function rowcron._forget_lanes() is
+  'Deletes the lanes in which there is neither a job nor a run any more.';
+
+create or replace function rowcron._clean(at timestamptz, most integer) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  oldest timestamptz := at - (rowcron._read_setting('change_retention') #>> '{}')::interval;
+  gone integer;
+  all_done boolean;
+begin
+  delete from rowcron.key as k
+  where (k.job_id, k.key) in (
+    select e.job_id, e.key from rowcron.key as e where e.expires_at <= at
+    order by e.expires_at
+    limit most
+    for update skip locked
+  );
+  get diagnostics gone = row_count;
+  all_done := gone < most;
+  -- numbers rise with time, give or take what was open at once: no index by time is needed
+  delete from rowcron.change as c
+  where c.changed_at < oldest
+    and c.id in (select e.id from rowcron.change as e order by e.id limit most);
+  get diagnostics gone = row_count;
+  all_done := all_done and gone < most;
+  perform rowcron._adopt(at);
+  delete from rowcron.worker as w
+  where w.lost_at < at - interval '10 minutes'
+    and not exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running');
+  delete from rowcron.session as s
+  where not exists (select from rowcron.worker as w where w.id = s.worker_id and w.lost_at is null);
+  perform rowcron._forget_lanes();
+  return rowcron._clear_outputs(at, most) and all_done;
+end
+$$;
+comment on function rowcron._clean(timestamptz, integer) is
+  'Deletes expired keys, old changes, workers long gone and unused lanes, empties old outputs; of '
+    'each so many at most. Returns whether that were all.';
+
 create or replace function rowcron._maintain(at timestamptz) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  before timestamptz := (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz;
+  all_done boolean := true;
 begin
-  if at < before + interval '1 minute' then
+  if at < (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz + interval '1 minute'
+    -- in a restored backup nothing is thrown away before it is released
+    or not rowcron._is_bound(rowcron._read_setting('identity') #>> '{}', rowcron._identity())
+  then
     return;
   end if;
   perform from rowcron.setting as s where s.name = 'maintained_at' for update skip locked;
   if not found then
     return;
   end if;
+  begin
+    perform rowcron._pause_orphans();
+    all_done := rowcron._clean(at, 5000);
+    perform rowcron._maintain_partitions(at);
+  exception when others then
+    -- whatever is wrong here must not cost a worker its sign of life
+    raise warning using message = 'cleaning up failed: ' || sqlerrm;
+  end;
   update rowcron.setting as s
-  set value = to_jsonb(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+  set value = to_jsonb(to_char((at - case when all_done then interval '0'
+    else interval '1 minute' end) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
   where s.name = 'maintained_at';
-  perform rowcron._maintain_partitions(at);
-  delete from rowcron.key as k
-  where (k.job_id, k.key) in (
-    select e.job_id, e.key from rowcron.key as e where e.expires_at <= at
-      limit 10000 for update skip locked
-  );
-  delete from rowcron.worker as w
-  where w.lost_at < at - interval '10 minutes'
-    and not exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running');
-  -- what has come of age since the last time; once a day all, because a keep may have been
-  -- shortened
-  update rowcron.ledger as l
-  set output = null
-  from rowcron.job as j
-  where j.keep is not null and l.job = j.name and l.job_id = j.id and l.finished_at < at - j.keep
-    and l.finished_at >= case when before::date = at::date then before - j.keep else '-infinity' end
-    and l.output is not null;
 end
 $$;
 comment on function rowcron._maintain(timestamptz) is
-  'Once a minute, by whichever worker comes first: partitions, expired keys, workers long gone, '
-    'outputs past their job''s keep.';
+  'Once a minute, by whichever worker comes first: what has had its time is cleaned away, partitions '
+    'are made and dropped.';
 
 do $$ begin perform rowcron._maintain_partitions(clock_timestamp()); end $$;
 

@@ -24,10 +24,12 @@ comment on function rowcron._notify() is 'Notifies the channel rowcron, unless t
   'is false.';
 
 create or replace function rowcron._old_snapshot() returns boolean
-language sql stable
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select current_setting('transaction_isolation') <> 'read committed'
+begin
+  return current_setting('transaction_isolation') <> 'read committed';
+end
 $$;
 comment on function rowcron._old_snapshot() is 'Whether this transaction may not see who has '
   'fallen asleep since it began.';
@@ -45,7 +47,7 @@ begin
       select from (
         select f.queue, f.kind, min(f.due_at) as due_at
         from fresh as f
-        where f.waits_for is null or f.waits_for = 'time'
+        where f.state = 'ready' or f.waits_for = 'time'
         group by f.queue, f.kind
       ) as f
       join rowcron.worker as w on f.kind = any (w.kinds)

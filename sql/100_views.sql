@@ -24,7 +24,16 @@ select
   j.command,
   j.description,
   j.created_at,
-  j.updated_at
+  j.updated_at,
+  case
+    when not j.enabled then 'paused'
+    when j.schedule is null then 'on demand'
+    when a.next_run_at is not null or a.booted_at is not null then 'scheduled'
+    when (a.parsed).form = 'after' and exists (
+      select from rowcron.run as r where r.job_id = j.id and r.scheduled_for is not null
+    ) then 'scheduled'  -- from the end of that run
+    else 'over'
+  end as state
 from rowcron.job as j
 left join rowcron.agenda as a on a.job_id = j.id
 left join lateral (
@@ -35,7 +44,7 @@ left join lateral (
   limit 1
 ) as l on true;
 comment on view rowcron.jobs is 'A job a row: what it is, in English, when it is next, how it '
-  'ended last.';
+  'ended last. state: scheduled, on demand, paused, or over (its schedule names nothing further).';
 
 create or replace view rowcron.upcoming with (security_invoker = true) as
 select
@@ -235,13 +244,20 @@ select
   (
     select min(a.next_run_at) from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind
   ) as next_run_at,
-  nullif(s.value, 'null') ->> 'reason' as held,
-  rowcron._ledger_overflows() as ledger_overflows
+  h.held,
+  h.ledger_overflows,
+  'rowcron_owner' = 'rowcron_gate' as single_role  -- noqa: ST10
 from rowcron.lane as l
-cross join rowcron.setting as s
-where s.name = 'hold';
+-- once, not for each lane
+cross join (
+  select
+    rowcron._held() || '; select rowcron.release(); ends it' as held,
+    rowcron._ledger_overflows() as ledger_overflows
+  limit 1
+) as h;
 comment on view rowcron.queue_health is
   'Each queue and kind: workers, what is ready, how old, when something is due next; whether all '
-    'is held and whether the ledger lacks a partition.';
+    'is held, whether the ledger lacks a partition, and whether one role plays all parts (rowcron '
+      'install --single-role), so that no job is kept from another.';
 
 reset role;

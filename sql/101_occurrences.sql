@@ -63,6 +63,33 @@ comment on function rowcron._unfold(
   is 'The occurrences in [from, until) for which a ledger entry stands, 10,000 at most; exact = '
     'false: its ends alone, because the schedule is another now.';
 
+create or replace function rowcron._outlook_begins(
+  job rowcron.job, entry rowcron.agenda, at timestamptz,
+  out first timestamptz, out plan rowcron._plan, out room bigint
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  first := entry.next_run_at;
+  if not entry.enabled and (entry.parsed).form in ('cron', 'every', 'at')
+    and (entry.runs_fired >= job.max_runs) is not true
+  then
+    first := rowcron._next(
+      entry.parsed, greatest(entry.high_water, job.starts_at - interval '1 microsecond'),
+      job.timezone, coalesce(job.starts_at, job.created_at), job.on_gap, job.on_fold);
+  elsif first <= at then
+    plan := rowcron._plan_due(job, entry, at);
+  end if;
+  if entry.enabled then
+    room := job.max_runs - entry.runs_fired - coalesce(cardinality(plan.runs), 0);
+  end if;
+end
+$$;
+comment on function rowcron._outlook_begins(rowcron.job, rowcron.agenda, timestamptz)
+  is 'The first occurrence above a job''s high-water mark, what becomes of those that are due, and '
+    'for how many after these max_runs leaves room (null: no end).';
+
 create or replace function rowcron._outlook(
   job rowcron.job, entry rowcron.agenda, "from" timestamptz, until timestamptz
 ) returns table (scheduled_for timestamptz, state text, detail text)
@@ -73,30 +100,25 @@ as $$
 declare
   at constant timestamptz := clock_timestamp();
   anchor constant timestamptz := coalesce(job.starts_at, job.created_at);
+  begins record;
   plan rowcron._plan;
-  first timestamptz := entry.next_run_at;
-  due_until timestamptz := '-infinity';
+  first timestamptz;
+  due_until timestamptz;
   planned bigint := 0;
   room bigint;
 begin
   until := least(until, job.ends_at);
-  if not entry.enabled and (entry.parsed).form in ('cron', 'every', 'at')
-    and (entry.runs_fired >= job.max_runs) is not true
-  then
-    first := rowcron._next(
-      entry.parsed, greatest(entry.high_water, job.starts_at - interval '1 microsecond'),
-      job.timezone, anchor, job.on_gap, job.on_fold);
-  elsif first <= at then
-    plan := rowcron._plan_due(job, entry, at);
-    due_until := plan.high_water;
-  end if;
-  room := job.max_runs - entry.runs_fired - coalesce(cardinality(plan.runs), 0);
+  begins := rowcron._outlook_begins(job, entry, at);
+  first := begins.first;
+  plan := begins.plan;
+  room := begins.room;
+  due_until := coalesce(plan.high_water, '-infinity');
   scheduled_for := first;
   if (entry.parsed).form in ('cron', 'every') and first < "from" then
     scheduled_for := rowcron._next(
       entry.parsed, "from" - interval '1 microsecond', job.timezone, anchor, job.on_gap,
       job.on_fold);
-    if room is not null and entry.enabled then
+    if room is not null then
       planned := rowcron._count(
         entry.parsed, greatest(due_until, first - interval '1 microsecond'),
         "from" - interval '1 microsecond',

@@ -3,7 +3,8 @@
 -- little more than it shows: of each lane (queue and kind) the first entries of the two indexes by
 -- which workers fire and promote, so that no further index has to be kept. What falls due together
 -- at a page's end is read too, because priority decides among it (10,000 a lane at most, beyond
--- which it does not), and so are runs that are ready or parked: they are few, except in a backlog.
+-- which it does not). Ready runs are found by priority first: of each the foremost, which tell up to
+-- where the others have to be read. Parked runs are all read: they are few, except in a backlog.
 
 set role rowcron_owner;
 
@@ -31,7 +32,7 @@ begin
   return query
   -- where a page of each lane ends; materialized, because row security lets no subquery into an
   -- index condition
-  with edges as materialized (
+  with recursive edges as materialized (
     select
       l.queue, l.kind,
       coalesce((
@@ -50,6 +51,43 @@ begin
         offset wanted limit 1
       ), 'infinity') as waiting_ends_at
     from rowcron.lane as l
+  ), ranks as (
+    -- each queue, kind and priority that is ready, and the foremost of it
+    select l.queue, l.kind, f.rank, f.due_at
+    from rowcron.lane as l
+    cross join lateral (
+      select r.rank, r.due_at
+      from rowcron.run as r
+      where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
+      order by r.rank, r.due_at, r.id
+      limit 1
+    ) as f
+    union all
+    select p.queue, p.kind, f.rank, f.due_at
+    from ranks as p
+    cross join lateral (
+      select r.rank, r.due_at
+      from rowcron.run as r
+      where r.queue = p.queue and r.kind = p.kind and r.state = 'ready' and r.rank > p.rank
+      order by r.rank, r.due_at, r.id
+      limit 1
+    ) as f
+  ), last_foremost as materialized (
+    select coalesce((
+      select p.due_at from ranks as p order by p.due_at offset wanted limit 1
+    ), 'infinity') as due_at
+  ), ready_edges as materialized (
+    select p.queue, p.kind, p.rank, least(t.due_at, coalesce((
+      select r.due_at
+      from rowcron.run as r
+      where r.queue = p.queue and r.kind = p.kind and r.state = 'ready' and r.rank = p.rank
+        and r.due_at <= t.due_at
+      order by r.due_at, r.id
+      offset wanted limit 1
+    ), 'infinity')) as ends_at
+    from ranks as p
+    cross join last_foremost as t
+    where p.due_at <= t.due_at
   ), candidates as (
     select a.next_run_at as due_at, a.job_id, null::bigint as run_id
     from edges as l
@@ -91,10 +129,27 @@ begin
       )
     ) as w
     union all
-    select r.due_at, r.job_id, r.id
-    from rowcron.lane as l
-    join rowcron.run as r on r.queue = l.queue and r.kind = l.kind
-    where r.state = 'ready'
+    select w.due_at, w.job_id, w.id
+    from ready_edges as p
+    cross join lateral (
+      (
+        select r.due_at, r.job_id, r.id
+        from rowcron.run as r
+        where r.queue = p.queue and r.kind = p.kind and r.state = 'ready' and r.rank = p.rank
+          and r.due_at < p.ends_at
+        order by r.due_at, r.id
+        limit wanted
+      )
+      union all
+      (
+        select r.due_at, r.job_id, r.id
+        from rowcron.run as r
+        where r.queue = p.queue and r.kind = p.kind and r.state = 'ready' and r.rank = p.rank
+          and r.due_at = p.ends_at
+        order by r.due_at, r.id
+        limit 10000
+      )
+    ) as w
     union all
     select r.due_at, r.job_id, r.id
     from rowcron.lane as l

@@ -14,7 +14,18 @@ declare
   entry rowcron.agenda;
   live rowcron.run;
   running bigint;
+  held text := rowcron._held();
+  ungranted text;
 begin
+  if wanted.kind in ('http', 'shell') then
+    ungranted := (
+      select n.name
+      from unnest(rowcron._named_secrets(wanted.command || coalesce(wanted.args::text, '')))
+        as n (name)
+      where not rowcron._may_use_secret(wanted.owner, n.name)
+      limit 1
+    );
+  end if;
   select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
   select r.* into live from rowcron.run as r where r.job_id = wanted.id
     order by r.state = 'running', r.due_at limit 1;
@@ -23,14 +34,13 @@ begin
   return query
   select g.gate, g.holds, g.detail, case when g.holds then g.hint end
   from (values
-  ('held', rowcron._read_setting('hold') <> 'null',
-    case when rowcron._read_setting('hold') = 'null' then 'nothing is held' else format(
-      'everything is held by %s: %s', rowcron._read_setting('hold') ->> 'by',
-        rowcron._read_setting('hold') ->> 'reason') end,
-    'select rowcron.release();'),
+  ('held', held is not null, coalesce(held, 'nothing is held'), 'select rowcron.release();'),
   ('paused', not wanted.enabled, case when wanted.enabled then 'the job is enabled'
     else 'the job is paused' end,
     format('select rowcron.resume(%L);', wanted.name)),
+  ('owner', rowcron._lacks_owner(wanted) is not null,
+    coalesce(rowcron._lacks_owner(wanted), 'its owner is there'),
+    'As the owner: select rowcron.enrol(); then resume the job. If it was dropped: delete the job.'),
   ('window',
     coalesce(wanted.starts_at > at or wanted.ends_at <= at or entry.runs_fired >= wanted.max_runs,
       false),
@@ -70,6 +80,14 @@ begin
   ('kind', not rowcron._may_own_kind(wanted.owner, wanted.kind),
     format('kind %s', wanted.kind),
       format('As an administrator: grant rowcron_%s to %s;', wanted.kind, wanted.owner)),
+  ('connection', wanted.connection is not null
+      and not rowcron._may_use_connection(wanted.owner, wanted.connection),
+    coalesce('connection ' || wanted.connection, 'it names no connection'),
+    format('As an administrator: select rowcron.grant_connection(%L, %L);', wanted.connection,
+      wanted.owner)),
+  ('secret', ungranted is not null,
+    coalesce('secret ' || ungranted || ' is not granted', 'no secret is lacking'),
+    format('As an administrator: select rowcron.grant_secret(%L, %L);', ungranted, wanted.owner)),
   ('worker', not rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'
     then wanted.command end),
     case when rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'

@@ -6,12 +6,12 @@ set local client_min_messages to error;
 
 select is(
   (select array_agg(r.rolname::text order by r.rolname) from pg_roles as r where r.rolname ~ '^rowcron_'),
-  '{rowcron_gate,rowcron_http,rowcron_operator,rowcron_owner,rowcron_python,rowcron_shell,rowcron_user,rowcron_viewer,rowcron_worker}', 'the roles stand');
+  '{rowcron_execute,rowcron_gate,rowcron_http,rowcron_operator,rowcron_owner,rowcron_python,rowcron_shell,rowcron_user,rowcron_viewer,rowcron_web,rowcron_worker}', 'the roles stand');
 select is((select array_agg(n.nspname || ' ' || n.nspowner::regrole order by n.nspname) from pg_namespace as n where n.nspname ~ '^rowcron'),
   '{"rowcron rowcron_owner","rowcron_executor rowcron_owner"}', 'two schemas, which rowcron_owner owns');
 select is((select array_agg(s.name order by s.name) from rowcron.setting as s
   where s.name <> 'schema_hash'),  -- which only `rowcron install` writes
-  '{executor,hold,installation,kinds,maintained_at,notify,oldest_worker,retention,schema_version}', 'the settings are known');
+  '{change_retention,executor,hold,identity,installation,kinds,maintained_at,notify,oldest_worker,outputs_cleared_at,retention,schema_version}', 'the settings are known');
 select is((select array_agg(s.name) from rowcron.setting as s where s.description !~ '\.$'), null, 'each says what it decides');
 select is(rowcron._read_setting('retention'), '"30 days"', 'a setting is read by name');
 select is(rowcron._read_setting('no such'), null, 'one that is not there is null');

@@ -1,14 +1,11 @@
 -- Runs and the ledger: states that contradict themselves cannot be stored.
 
 begin;
-select plan(40);
+select plan(25);
 set local client_min_messages to error;
 
 create function public.tap_run(columns text, vals text) returns text language sql as $$
   select format('insert into rowcron.run (job_id, job, owner, queue, kind, due_at, %s) values (-1, ''tap'', ''rowcron_user'', ''q'', ''sql'', ''2030-01-01'', %s)', columns, vals)
-$$;
-create function public.tap_entry(columns text, vals text) returns text language sql as $$
-  select format('insert into rowcron.ledger (job_id, job, owner, queue, kind, finished_at, %s) values (-1, ''tap'', ''rowcron_user'', ''q'', ''sql'', clock_timestamp(), %s)', columns, vals)
 $$;
 select lives_ok(public.tap_run(v.columns, v.vals), 'a run may be ' || v.vals)
 from (values ('state', '''ready'''), ('state, waits_for', '''waiting'', ''time'''), ('state, waits_for', '''waiting'', ''limit'''), ('state, waits_for', '''waiting'', ''overlap'''), ('state, waits_for', '''waiting'', ''resume'''),
@@ -27,21 +24,10 @@ select lives_ok(public.tap_run('state, scheduled_for', '''ready'', ''2030-01-01'
 select throws_ok(public.tap_run('state, scheduled_for', '''ready'', ''2030-01-01'''), '23505', 'duplicate key value violates unique constraint "run_occurrence_idx"', 'and only one that is live');
 select lives_ok(public.tap_run('state', '''ready'''), 'on demand there may be many');
 
-select lives_ok(public.tap_entry(v.columns, v.vals), 'an entry may be ' || v.vals)
-from (values ('outcome, final, run_id, attempt', '''succeeded'', true, 1, 1'), ('outcome, final, run_id, attempt', '''failed'', false, 1, 1'), ('outcome, final, run_id, attempt', '''lost'', false, 1, 2'),
-  ('outcome, final, run_id, attempt', '''cancelled'', true, 1, 1'), ('outcome, final', '''missed'', true'), ('outcome, final', '''skipped'', true'),
-  ('outcome, final, occurrences, first_scheduled_for, scheduled_for', '''missed'', true, 5, ''2030-01-01'', ''2030-01-02''')) as v (columns, vals);
-select throws_ok(public.tap_entry(v.columns, v.vals), '23514', null, v.name || ': ' || v.vals)
-from (values
-  ('outcome, final', '''done'', true', 'outcome_is_known'), ('outcome, final', '''succeeded'', true', 'a_non_run_has_no_attempt'), ('outcome, final, run_id, attempt', '''missed'', true, 1, 1', 'a_non_run_has_no_attempt'),
-  ('outcome, final, run_id', '''succeeded'', true, 1', 'a_non_run_has_no_attempt'), ('outcome, final, run_id, attempt', '''succeeded'', false, 1, 1', 'only_failed_and_lost_are_tried_again'), ('outcome, final', '''missed'', false', 'only_failed_and_lost_are_tried_again'),
-  ('outcome, final, occurrences', '''missed'', true, 0', 'several_occurrences_name_the_first'),
-  ('outcome, final, occurrences, first_scheduled_for, scheduled_for', '''missed'', true, 2, ''2030-01-01'', ''2030-01-01''', 'several_occurrences_name_the_first')
-) as v (columns, vals, name);
 select is((select count(*) from pg_constraint as c where c.contype = 'f' and (c.conrelid in ('rowcron.run'::regclass, 'rowcron.ledger'::regclass) or c.confrelid in ('rowcron.run'::regclass, 'rowcron.ledger'::regclass))), 0::bigint,
   'no foreign key leads into or out of runs and ledger');
 select is((select array_agg(i.indexrelid::regclass::text order by i.indexrelid::regclass::text) from pg_index as i where i.indrelid = 'rowcron.run'::regclass),
-  '{rowcron.run_job_idx,rowcron.run_occurrence_idx,rowcron.run_parked_idx,rowcron.run_pkey,rowcron.run_ready_idx,rowcron.run_running_idx,rowcron.run_waiting_idx}', 'each index of runs has its use');
+  '{rowcron.run_cancel_idx,rowcron.run_idle_job_idx,rowcron.run_limited_idx,rowcron.run_occurrence_idx,rowcron.run_parked_idx,rowcron.run_pkey,rowcron.run_ready_idx,rowcron.run_resume_idx,rowcron.run_running_idx,rowcron.run_waiting_idx}', 'each index of runs has its use');
 
 select * from finish();
 rollback;

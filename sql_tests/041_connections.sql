@@ -45,7 +45,7 @@ select rowcron.revoke_connection('admin', 'tap_team');
 reset role;
 select is((select count(*) from rowcron._claim(gen_random_uuid(), 9, null, '{sql}', null, clock_timestamp())), 0::bigint, 'a revoked grant bites at the next claim');
 select is((select l.outcome || ': ' || l.reason from rowcron.ledger as l where l.job = 'v'),
-  'cancelled: the run does not fit its job, or its kind or connection is not granted', 'and the ledger says so');
+  'cancelled: connection admin is not granted to tap_bob', 'and the ledger says so');
 select results_eq(
   $$select changed_by, action, new_values ->> 'connection', new_values ->> 'grantee', (new_values ->> 'granted')::boolean from rowcron.change where action = 'grant' order by id$$,
   $$values ('tap_admin', 'grant', 'admin', 'tap_team', true), ('tap_admin', 'grant', 'admin', 'tap_team', true), ('tap_admin', 'grant', 'admin', 'tap_team', false)$$,

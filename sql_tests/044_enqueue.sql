@@ -93,7 +93,7 @@ $$;
 set local role tap_bob;
 select lives_ok(public.tap_by_hand('mine', '', ''), 'an author may insert a ready run of its own job');
 select throws_ok(public.tap_by_hand('a', '', ''), '42501', null, 'but none of somebody else''s');
-select throws_ok(public.tap_by_hand('a', ', key, key_expires_at', ', ''invoice-9'', now() + interval ''1 day'''), '42501', null, 'nor take its keys');
+select throws_ok(public.tap_by_hand('a', ', key, key_expires_at', ', ''invoice-9'', now() + interval ''1 day'''), 'RCNOJ', null, 'nor take its keys');
 select throws_ok(replace(public.tap_by_hand('mine', '', ''), 'current_user::text::regrole', '''tap_ann'''), '42501', null, 'nor one in somebody else''s name');
 select throws_ok(public.tap_by_hand('mine', ', scheduled_for', ', now()'), '42501', null, 'nor an occurrence');
 select throws_ok(public.tap_by_hand('mine', ', attempt', ', 1'), '42501', null, 'nor an attempt');

@@ -129,9 +129,9 @@ select ok(
   'a missed entry is final, has no run, and names owner and queue');
 
 -- firing again
-select is(rowcron._fire_lane(c.name, 'sql', '2030-01-01 00:01', 256), 0, 'once fired it is not due again')
+select is((rowcron._fire_lane(c.name, 'sql', '2030-01-01 00:01', 256)).fired, 0, 'once fired it is not due again')
 from public.tap_cases as c where c.name = 'on time: one run';
-select is(rowcron._fire_lane('late, nothing passed over', 'sql', '2029-12-31 23:00', 256), 0,
+select is((rowcron._fire_lane('late, nothing passed over', 'sql', '2029-12-31 23:00', 256)).fired, 0,
   'a clock that jumps back fires nothing again');
 select is(public.tap_following('late, nothing passed over'), '01-01 00:02:00', 'nor does it move the job');
 
@@ -208,10 +208,10 @@ select public.tap_store();
 update rowcron.job set queue = 'chunk' where name like 'chunk %';
 update rowcron.agenda as a set high_water = '2030-01-01', next_run_at = '2030-01-01 00:01'
 from rowcron.job as j where j.id = a.job_id and j.name like 'chunk %';
-select is(rowcron._fire_lane('chunk', 'http', '2030-01-01 00:01', 256), 0, 'another kind is not fired');
-select is(rowcron._fire_lane('default', 'sql', '2030-01-01 00:01', 256), 0, 'another queue is not fired');
-select is(rowcron._fire_lane('chunk', 'sql', '2030-01-01 00:01', 4), 4, 'a chunk fires no more than it may');
-select is(rowcron._fire_lane('chunk', 'sql', '2030-01-01 00:01', 256), 6, 'the next chunk fires the rest');
+select is((rowcron._fire_lane('chunk', 'http', '2030-01-01 00:01', 256)).fired, 0, 'another kind is not fired');
+select is((rowcron._fire_lane('default', 'sql', '2030-01-01 00:01', 256)).fired, 0, 'another queue is not fired');
+select is((rowcron._fire_lane('chunk', 'sql', '2030-01-01 00:01', 4)).fired, 4, 'a chunk fires no more than it may');
+select is((rowcron._fire_lane('chunk', 'sql', '2030-01-01 00:01', 256)).fired, 6, 'the next chunk fires the rest');
 select is((select count(*) from rowcron.run as r where r.queue = 'chunk'), 10::bigint, 'each job has its run');
 
 -- a year of seconds

@@ -1,7 +1,7 @@
 -- The claim: which runs, in which order, under which limits.
 
 begin;
-select plan(63);
+select plan(78);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -20,7 +20,7 @@ create function public.tap_claim(
     insert into public.tap_claims (n, nth, run_id, token, job, idempotency_key, attempt, args, command, timeout, connection, started_at, owner, queue, kind)
     select tap_claim.n, c.nth, c.run_id, c.token, c.job, c.idempotency_key, c.attempt, c.args, c.command, c.timeout, c.connection, c.started_at, c.owner, c.queue, c.kind
     from rowcron._claim(('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, capacity, queues, kinds, handlers, at)
-      with ordinality as c (run_id, token, job_id, job, owner, queue, kind, command, args, attempt, scheduled_for, due_at, started_at, timeout, connection, idempotency_key, nth)
+      with ordinality as c (run_id, token, job_id, job, owner, queue, kind, command, args, attempt, scheduled_for, due_at, started_at, timeout, connection, idempotency_key, secrets, args_secrets, nth)
     returning job, nth
   )
   select coalesce(string_agg(job, ', ' order by nth), 'none') from claimed
@@ -216,6 +216,41 @@ select is((select count(distinct c.idempotency_key) from public.tap_claims as c 
   (select count(*) from (select x.run_id from public.tap_claims as x group by x.run_id having count(*) > 1) as x), 'that is the same for each attempt');
 select cmp_ok((select count(*) from (select x.run_id from public.tap_claims as x group by x.run_id having count(*) > 1) as x), '>', 0::bigint, 'and there were second attempts');
 
+-- what falls due is claimed as it is fired
+grant rowcron_http to tap_ann;
+set local role tap_ann;
+insert into rowcron.job (name, queue, kind, command, schedule, priority, max_running, on_overlap) values
+  ('tide low', 'due', 'http', 'https://example.org/', '* * * * *', -1, null, 'allow'),
+  ('tide', 'due', 'http', 'https://example.org/', '* * * * *', 0, null, 'skip'),
+  ('tide high', 'due', 'http', 'https://example.org/', '* * * * *', 1, null, 'skip'),
+  ('tide limited', 'due', 'http', 'https://example.org/', '* * * * *', 2, 1, 'allow'),
+  ('tide faxes', 'due', 'python', 'send_fax', '* * * * *', 9, null, 'skip'),
+  ('tide ready', 'due', 'http', 'https://example.org/', null, 0, null, 'skip');
+reset role;
+create function public.tap_due(at timestamptz) returns void language sql as $$
+  update rowcron.agenda as a set high_water = at - interval '1 minute', next_run_at = at
+  from rowcron.job as j where j.id = a.job_id and j.schedule is not null and j.name like 'tide%'
+$$;
+select public.tap_due('2030-01-01 00:01');
+select is(public.tap_claim(21, 1, '{due}', '{http}', null, '2030-01-01 00:01'), 'tide limited', 'of what falls due the best starts');
+select is(public.tap_claim(21, 1, '{due}', '{http}', null, '2030-01-01 00:01'), 'tide high', 'then the next');
+select is(public.tap_claim(21, 9, '{due}', '{http}', null, '2030-01-01 00:01'), 'tide, tide low', 'then the rest');
+select is((select string_agg(distinct (r.worker_id, r.seal = md5(c.token::text)::uuid, r.started_at, r.attempt)::text, ' ')
+  from public.tap_claims as c join rowcron.run as r on r.id = c.run_id where c.n = 21 and c.job like 'tide%'),
+  '(00000000-0000-4000-8000-000000000021,t,"2030-01-01 00:01:00+00",1)', 'each is held under the token that was told');
+select is((select bool_and(r.limited = (r.job = 'tide limited')) from rowcron.run as r where r.job like 'tide%'), true, 'and counted if there is a limit');
+select public.tap_finish('tide'), public.tap_finish('tide high');
+select public.tap_due('2030-01-01 00:02');
+select is(public.tap_claim(22, 9, '{due}', '{http}', null, '2030-01-01 00:02'), 'tide high, tide, tide low', 'limits hold for what falls due');
+select is(public.tap_states('tide limited'), 'limit 1, running 1', 'and what is over one waits');
+select public.tap_finish('tide'), public.tap_finish('tide high');
+select rowcron.enqueue('tide ready', due_at => '2030-01-01', owner => 'tap_ann');
+select public.tap_due('2030-01-01 00:03');
+select is(public.tap_claim(23, 1, '{due}', '{http}', null, '2030-01-01 00:03'), 'tide high', 'what falls due goes before what is ready and worse');
+select is(public.tap_claim(23, 2, '{due}', '{http,python}', '{send_mail}', '2030-01-01 00:03'), 'tide ready, tide', 'and behind what is better');
+select is(public.tap_states('tide faxes'), 'ready 1', 'what the worker has no handler for is ready for another one');
+select is(public.tap_claim(24, 1, '{due}', '{http,python}', '{send_fax}', '2030-01-01 00:03'), 'tide faxes', 'which has it');
+
 -- a job that is gone, a kind that was revoked
 set local role tap_ann;
 insert into rowcron.job (name, queue, command, kind) values ('gone', 'gone', 'select 1', 'sql'), ('no longer', 'gone', 'send', 'python');
@@ -227,7 +262,25 @@ set local session_replication_role to origin;
 revoke rowcron_python from tap_ann;
 select is(public.tap_claim(16, 10, '{gone}', '{sql,python}'), 'none', 'runs of a job that is gone, or whose kind was revoked, are not claimed');
 select results_eq($$select job, outcome, reason from rowcron.ledger where job in ('gone', 'no longer') order by job$$,
-  $$values ('gone', 'cancelled', 'job deleted'), ('no longer', 'cancelled', 'the run does not fit its job, or its kind or connection is not granted')$$, 'the ledger says why');
+  $$values ('gone', 'cancelled', 'job deleted'), ('no longer', 'cancelled', 'kind python is not granted to tap_ann')$$, 'the ledger says why');
+
+-- terse: of each job one row tells what belongs to the job
+grant rowcron_http to tap_ann;
+set local role tap_ann;
+insert into rowcron.job (name, queue, command, kind, args) values ('own', 'terse', 'https://example.org/', 'http', '{"of": "job"}'), ('bare', 'terse', 'select 1', 'sql', null), ('all own', 'terse', 'https://example.org/', 'http', '{"of": "job"}');
+select rowcron.enqueue('own', args => '{"n": 1}'); select rowcron.enqueue('own'); select rowcron.enqueue('own', args => '{"n": 2}'); select rowcron.enqueue('own');
+select rowcron.enqueue('bare'); select rowcron.enqueue('bare'); select rowcron.enqueue('all own', args => '{"n": 3}'); select rowcron.enqueue('all own', args => '{"n": 4}');
+reset role;
+create temporary table terse as select * from rowcron._claim(gen_random_uuid(), 9, '{terse}', '{sql,http}', null, clock_timestamp(), true) with ordinality as c
+  (run_id, token, job_id, job, owner, queue, kind, command, args, attempt, scheduled_for, due_at, started_at, timeout, connection, idempotency_key, secrets, args_secrets, nth);
+select results_eq($$select t.job, t.kind, t.args, t.timeout from terse as t order by t.nth$$, $$values
+  (null, null, '{"n": 1}'::jsonb, null::interval), ('own', 'http', '{"of": "job"}', '1 hour'), (null, null, '{"n": 2}', null), (null, null, null, null),
+  ('bare', 'sql', '{}', '1 hour'), (null, null, null, null), ('all own', 'http', '{"n": 3}', '1 hour'), (null, null, '{"n": 4}', null)$$,
+  'a terse claim tells once what belongs to a job; its args stand in a row without own ones');
+select is((select count(distinct t.token) from terse as t join rowcron.job as j on j.id = t.job_id where j.kind = 'sql'), 2::bigint, 'a run of kind sql has its own token');
+select is((select array_agg(t.job order by t.job) from terse as t join rowcron.job as j on j.id = t.job_id where j.kind = 'http' and t.token is not null), '{all own,own}', 'the others that of the job''s row');
+select is((select count(*) from terse as t join rowcron.run as r on r.id = t.run_id
+  where r.seal = md5(coalesce(t.token, (select w.token from terse as w where w.job_id = t.job_id and w.job is not null))::text)::uuid), 8::bigint, 'and with it each can be ended');
 
 -- the public verb
 set local role tap_ann;

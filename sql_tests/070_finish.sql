@@ -1,7 +1,7 @@
 -- What becomes of an attempt.
 
 begin;
-select plan(81);
+select plan(82);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -41,7 +41,7 @@ set local role tap_ann;
 insert into rowcron.job (name, queue, command, max_attempts, on_lost, max_lost, retry_delay, retry_jitter)
 select n, n, 'select 1', coalesce((regexp_match(n, '(\d) attempts'))[1]::integer, 1),
   case when n ~ 'on_lost fail' then 'fail' else 'retry' end, coalesce((regexp_match(n, '(\d) losses'))[1]::integer, 3), '10 s', 0
-from unnest('{succeeded,failed,fatal 3 attempts,cancelled,released,failed 3 attempts,lost,lost on_lost fail,lost 2 losses,mixed 2 attempts 3 losses,after 3 attempts,asked 3 attempts,deleted 3 attempts,batch 2 attempts,renamed 2 attempts,gone,public,big}'::text[]) as n;
+from unnest('{succeeded,failed,fatal 3 attempts,cancelled,released,failed 3 attempts,lost,lost on_lost fail,lost 2 losses,mixed 2 attempts 3 losses,after 3 attempts,asked 3 attempts,deleted 3 attempts,batch 2 attempts,renamed 2 attempts,gone,public,big,stopped}'::text[]) as n;
 select rowcron.enqueue(j.name, '{"x": 1}', key => 'k') from rowcron.job as j;
 reset role;
 select public.tap_claim(j.name) from rowcron.job as j where j.owner = 'tap_ann'::regrole;
@@ -59,6 +59,8 @@ select is(public.tap_entries('failed'), '1 failed final exit', 'with its reason'
 select is(public.tap_finish('fatal 3 attempts', 'fatal', 'no use'), 'final failed', 'fatal has failed, whatever attempts are left');
 select is(public.tap_entries('fatal 3 attempts'), '1 failed final no use', 'and is recorded as failed');
 select is(public.tap_finish('cancelled', 'cancelled', 'cancelled'), 'final cancelled', 'cancelled is final');
+update rowcron.run set cancel_asked_by = 'tap_zoe' where job = 'stopped';
+select is(public.tap_finish('stopped', 'cancelled', 'cancelled') || ': ' || public.tap_entries('stopped'), 'final cancelled: 1 cancelled final cancelled by tap_zoe', 'and its entry says who asked');
 select is(public.tap_finish('released', 'released'), 'again released', 'released is given back');
 select is(public.tap_run('released'), 'ready attempt 1 failures 0 losses 0', 'ready at once, the attempt not counted');
 select is(public.tap_entries('released'), 'none', 'and not recorded');

@@ -1,7 +1,7 @@
 -- Lost claims.
 
 begin;
-select plan(22);
+select plan(40);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -84,6 +84,64 @@ select is(rowcron._rescue(clock_timestamp()), 1, 'a worker declared lost that st
 select rowcron.heartbeat(public.tap_id(2), stopping => true);
 select is(public.tap_run('safe'), 'ready attempt 1 failures 0 losses 0', 'a worker that stops gives back what it holds');
 select is(public.tap_entries('safe'), 'none', 'which is not recorded');
+
+-- given back what the worker does not know of: its claim was not answered
+select public.tap_claim(7, 'safe');
+select rowcron.heartbeat(public.tap_id(7), holding => (select array_agg(r.id) from rowcron.run as r where r.job = 'safe'));
+select is(public.tap_run('safe'), 'running attempt 1 failures 0 losses 0', 'a worker that knows what it holds gives nothing back');
+select lives_ok($$select rowcron.heartbeat(public.tap_id(7), holding => '{}')$$, 'what it does not know of is given back');
+select is(public.tap_run('safe'), 'ready attempt 1 failures 0 losses 0', 'and ready at once, the attempt not counted');
+select lives_ok($$select rowcron.heartbeat(public.tap_id(7))$$, 'while the worker goes on');
+
+-- a session that ends
+set local role tap_ann;
+select rowcron.enqueue('safe');
+reset role;
+delete from rowcron.worker;
+delete from rowcron.run where job <> 'safe' or state = 'running';
+select public.tap_claim(7, 'safe') > 0;
+create function public.tap_lease() returns interval language sql as $$
+  select w.expires_at - w.seen_at from rowcron.worker as w where w.id = public.tap_id(7)
+$$;
+create temporary table seen as select w.seen_at from rowcron.worker as w where w.id = public.tap_id(7);
+select rowcron._look_for_ended((select s.seen_at from seen as s));
+select is(public.tap_lease(), interval '10 s', 'a worker that has shown no session keeps its lease');
+select rowcron._keep_session(public.tap_id(7), true);
+select is((select s.pid from rowcron.session as s where s.worker_id = public.tap_id(7)), pg_backend_pid(), 'a heartbeat tells whose session it is');
+select rowcron._look_for_ended((select s.seen_at from seen as s));
+select is(public.tap_lease(), interval '10 s', 'a session does not ask about itself');
+update rowcron.session set pid = 0, server = server - interval '1 hour';
+select pg_advisory_unlock_all();
+select rowcron._look_for_ended((select s.seen_at from seen as s));
+select is(public.tap_lease(), interval '10 s', 'sessions of a server that has ended tell nothing');
+update rowcron.session set server = pg_postmaster_start_time();
+select is(rowcron._look_after(public.tap_id(8), (select s.seen_at from seen as s)), interval '0.75 s', 'who sleeps looks often while another holds runs');
+select rowcron._look_for_ended((select s.seen_at from seen as s));
+select is(public.tap_lease(), interval '2 s', 'when its lock is free two seconds are left of the lease');
+select is((select count(*) from rowcron.session), 0::bigint, 'once');
+select is(rowcron._look_after(public.tap_id(8), (select s.seen_at from seen as s)), interval '2 s', 'and who sleeps looks when they are over');
+select is(rowcron._rescue((select s.seen_at from seen as s) + interval '2 s') > 0, true, 'then its runs are free');
+select is((select distinct l.reason from rowcron.ledger as l where l.job = 'safe' and l.outcome = 'lost'), 'its worker''s session ended', 'and the ledger says why');
+
+-- a claim that is committed when its worker has been forgotten
+select rowcron.heartbeat(public.tap_id(7), stopping => true);
+select public.tap_claim(8, 'safe');
+delete from rowcron.worker where id = public.tap_id(8);
+update rowcron.setting set value = '"1970-01-01T00:00:00Z"' where name = 'maintained_at';
+select rowcron._maintain(clock_timestamp());
+select is((select w.lost_at is not null from rowcron.worker as w where w.id = public.tap_id(8)), true, 'the holder of a run is known again, as lost');
+select rowcron._rescue(clock_timestamp());
+select is((select count(*) from rowcron.run as r where r.worker_id = public.tap_id(8)), 0::bigint, 'and its run is rescued');
+
+
+-- a claim that is committed after its worker's last word
+select rowcron.heartbeat(public.tap_id(9));
+select rowcron.heartbeat(public.tap_id(9), stopping => true);
+update rowcron.run set state = 'running', worker_id = public.tap_id(9), seal = gen_random_uuid(), started_at = clock_timestamp() where job = 'safe' and state = 'ready';
+create temporary table lost_before as select count(*) as entries from rowcron.ledger as l where l.outcome = 'lost';
+select rowcron._rescue(clock_timestamp());
+select results_eq($$select r.state, r.worker_id from rowcron.run as r where r.worker_id = public.tap_id(9) or r.job = 'safe' group by 1, 2$$, $$values ('ready', null::uuid)$$, 'is given back');
+select is((select count(*) from rowcron.ledger as l where l.outcome = 'lost'), (select b.entries from lost_before as b), 'not lost');
 
 select * from finish();
 rollback;

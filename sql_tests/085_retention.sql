@@ -33,7 +33,7 @@ select is(
 select public.tap_entry('2050-03-02 00:00:00+00');
 select public.tap_entry('2050-03-02 23:59:59.999999+00');
 select is(public.tap_where('2050-03-02 00:00:00+00') || ' ' || public.tap_where('2050-03-02 23:59:59.999999+00'), 'rowcron.ledger_20500302 rowcron.ledger_20500302', 'entries go to their day''s');
-select is((select count(*) from pg_index as i where i.indrelid = 'rowcron.ledger_20500302'::regclass), 3::bigint, 'a partition has the ledger''s indexes');
+select is((select count(*) from pg_index as i where i.indrelid = 'rowcron.ledger_20500302'::regclass), 5::bigint, 'a partition has the ledger''s indexes');
 select ok((select obj_description('rowcron.ledger_20500302'::regclass) is not null and bool_and(col_description(a.attrelid, a.attnum) is not null)
   from pg_attribute as a where a.attrelid = 'rowcron.ledger_20500302'::regclass and a.attnum > 0), 'and comments');
 select is((select c.relacl::text from pg_class as c where c.relname = 'ledger_20500302'), null, 'and no grants: it is not read around row security');

@@ -1,7 +1,7 @@
 -- A page of what is to come: the view's rows and order, with positions.
 
 begin;
-select plan(10);
+select plan(22);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -14,6 +14,9 @@ select 'tap ' || n, format('%s %s * * *', n % 7, n % 3), 'select 1', 'tap ' || n
 insert into rowcron.job (name, command) values ('tap demand', 'select 1');
 select rowcron.enqueue('tap demand', due_at => clock_timestamp() + n * interval '1 hour', priority => n % 3)
 from generate_series(-5, 30) as n;
+-- a backlog in some queues, of several priorities, many due together
+select rowcron.enqueue('tap ' || 1 + n % 7, due_at => date_trunc('hour', clock_timestamp()) - (n * 37 % 50) * interval '1 hour', priority => n % 6 - 3)
+from generate_series(1, 400) as n;
 reset role;
 update rowcron.run set state = 'waiting', waits_for = 'limit'
 where id in (select r.id from rowcron.run as r where r.job = 'tap demand' and r.state = 'ready' order by r.id limit 2);
@@ -24,7 +27,11 @@ create function public.tap_view(size integer, skip integer) returns text[] langu
   select array_agg(format('%s %s %s %s', v.due_at, v.job, v.run_id, v.source)) from (select * from rowcron.upcoming offset skip limit size) as v
 $$;
 select is(public.tap_page(c.size, c.skip), public.tap_view(c.size, c.skip), format('a page of %s from %s is the view''s', c.size, c.skip))
-from (values (50, 0), (1, 0), (7, 33), (100, 250), (1000, 0)) as c (size, skip);
+from (values (50, 0), (1, 0), (2, 0), (7, 33), (33, 100), (100, 250), (3, 399), (50, 390), (1000, 0)) as c (size, skip);
+set local role tap_ann;
+select is(public.tap_page(c.size, c.skip), public.tap_view(c.size, c.skip), format('a page of %s from %s is the owner''s view''s', c.size, c.skip))
+from (values (50, 0), (1, 0), (2, 0), (7, 33), (33, 100), (100, 250), (3, 399), (1000, 0)) as c (size, skip);
+reset role;
 select is((select array_agg(p."position") from rowcron.upcoming_page(4, 10) as p), '{11,12,13,14}', 'positions count from the first of all');
 select is((select count(*) from rowcron.upcoming_page(0)), 0::bigint, 'a page of nothing is empty');
 select is((select count(*) from rowcron.upcoming_page()), 50::bigint, 'a page has 50 rows');

@@ -1,7 +1,7 @@
 -- Who may what, compared with the catalog.
 
 begin;
-select plan(64);
+select plan(68);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -12,11 +12,13 @@ create role tap_viewer;
 create role tap_worker;
 create role tap_handler;
 create role tap_stranger;
+create role tap_web;
 grant rowcron_user to tap_ann, tap_bob;
 grant rowcron_operator to tap_operator;
 grant rowcron_viewer to tap_viewer;
 grant rowcron_worker to tap_worker;
 grant rowcron_python to tap_handler;
+grant rowcron_web to tap_web;
 
 -- what of the catalog is ours
 create view public.tap_functions as
@@ -32,23 +34,27 @@ select is((select array_agg(f.signature) from public.tap_functions as f where ha
 select is((select array_agg(f.signature) from public.tap_functions as f, aclexplode(f.proacl) as a where a.grantee = 0), null, 'nothing is granted to public');
 select is((select array_agg(f.signature) from public.tap_functions as f where f.proacl is null), null, 'no function has the default rights');
 select is((select array_agg(f.signature order by f.signature) from public.tap_functions as f where has_function_privilege('tap_worker', f.oid, 'execute')),
-  '{"rowcron.claim(uuid,integer,text[],text[],text[],interval)","rowcron.execute(bigint,uuid)","rowcron.finish(bigint,uuid,text,text,text,jsonb,text,interval)","rowcron.finish(uuid,bigint[],uuid[],text[],text[],text[],text[],jsonb[],interval[])","rowcron.heartbeat(uuid,text[],text[],text[],integer,interval,interval,text,text,integer,boolean,boolean,bigint)"}',
+  '{"rowcron.claim(uuid,integer,text[],text[],text[],interval,boolean)","rowcron.execute(bigint,uuid)","rowcron.finish(bigint,uuid,text,text,text,jsonb,text,interval)","rowcron.finish(uuid,bigint[],uuid[],text[],text[],text[],text[],jsonb[],interval[],boolean)","rowcron.heartbeat(uuid,text[],text[],text[],integer,interval,interval,text,text,integer,boolean,boolean,bigint,boolean,bigint[])"}',
   'a worker may execute the four verbs and nothing else');
 select is((select array_agg(f.signature order by f.signature) from public.tap_functions as f where has_function_privilege('tap_handler', f.oid, 'execute')),
   '{"rowcron.finish(bigint,uuid,text,text,text,jsonb,text,interval)"}', 'a handler''s login may end the run whose token it was handed');
+select is((select array_agg(f.signature order by f.signature) from public.tap_functions as f where has_function_privilege('tap_web', f.oid, 'execute')),
+  '{rowcron.pulse(),rowcron.token_role(bytea)}', 'the web process may ask whose token a hash belongs to and whether anything has changed, and nothing else');
+select is((select array_agg(r.name) from public.tap_relations as r where r.relkind <> 'S' and has_any_column_privilege('tap_web', r.oid, 'select,insert,update,references')), null, 'and reads no table');
+select is((select array_agg(who) from unnest('{tap_ann,tap_operator,tap_viewer}'::text[]) as who where has_column_privilege(who, 'rowcron.token', 'seal', 'select')), null, 'nobody reads a token''s hash');
 select is((select array_agg(distinct f.name order by f.name) from public.tap_functions as f where has_function_privilege('rowcron_gate', f.oid, 'execute') and f.owner <> 'rowcron_gate'),
   '{_begin_execute,_end_execute}', 'the gate may begin and end an execution');
 select is((select array_agg(distinct f.name order by f.name) from public.tap_functions as f where has_function_privilege('tap_ann', f.oid, 'execute') and f.name ~ '^_'),
-  '{_check_command,_check_timezone,_claimed_command,_dst_effects,_enqueue,_job_named,_ledger_overflows,_local_text,_may_own_kind,_may_use_connection,_me,_outlook,_read_setting,_role_named,_served,_set_enabled,_tick,_transitions,_unfold}',
+  '{_apply_settings,_check_command,_check_parts,_check_secrets,_check_timezone,_claimed_command,_dst_effects,_enqueue,_has_controls,_has_few_jobs,_has_few_runs,_held,_job_named,_lacks_owner,_ledger_overflows,_local_text,_may_become,_may_own_kind,_may_use_connection,_may_use_secret,_me,_named_secrets,_outlook,_outlook_parts,_read_setting,_role_named,_sees_all,_served,_set_enabled,_succeed,_tick,_transitions,_unfold}',
   'of what is private an author may execute only what public functions, triggers and its executor call');
 select is((select array_agg(distinct f.name order by f.name) from public.tap_functions as f where has_function_privilege('tap_ann', f.oid, 'execute') and f.name !~ '^_'),
-  '{cancel,dst_audit,enqueue,enqueue_many,explain,finish,grant_connection,hold,next_run,next_runs,occurrences,pause,release,resume,retry,revoke_connection,run_now,schedule,unschedule,upcoming_page,version,why_not_running}',
+  '{cancel,create_token,dst_audit,ended_page,enqueue,enqueue_many,enrol,explain,finish,grant_connection,grant_secret,hand_over,hold,job_as_of,next_page,next_run,next_runs,occurrences,pause,planned,planned_load,pulse,release,resume,retry,revoke_connection,revoke_secret,revoke_token,run_now,schedule,unschedule,upcoming_page,version,waiting_page,why_not_running}',
   'and of what is public all but the worker''s verbs');
 select is((select array_agg(distinct f.name order by f.name) from public.tap_functions as f where has_function_privilege('tap_viewer', f.oid, 'execute')),
-  '{_dst_effects,_job_named,_ledger_overflows,_local_text,_may_own_kind,_me,_outlook,_read_setting,_role_named,_served,_transitions,_unfold,dst_audit,explain,next_run,next_runs,occurrences,upcoming_page,version,why_not_running}', 'a viewer only asks');
+  '{_check_parts,_dst_effects,_has_few_jobs,_has_few_runs,_held,_job_named,_lacks_owner,_ledger_overflows,_local_text,_may_own_kind,_may_use_connection,_may_use_secret,_me,_named_secrets,_outlook,_outlook_parts,_read_setting,_role_named,_sees_all,_served,_transitions,_unfold,create_token,dst_audit,ended_page,explain,job_as_of,next_page,next_run,next_runs,occurrences,planned,planned_load,pulse,revoke_token,upcoming_page,version,waiting_page,why_not_running}', 'a viewer only asks, and has tokens');
 select is((select array_agg(f.signature) from public.tap_functions as f where f.name ~ '^_' and f.signature ~ 'timestamp'
     and f.name <> '_local_text' and (has_function_privilege('tap_ann', f.oid, 'execute') or has_function_privilege('tap_operator', f.oid, 'execute'))
-    and f.name not in ('_enqueue', '_transitions', '_unfold', '_outlook', '_dst_effects')),
+    and f.name not in ('_enqueue', 'job_as_of', '_transitions', '_unfold', '_outlook', '_outlook_parts', '_check_parts', '_dst_effects')),
   null, 'injectable time is granted to nobody');
 select is((select array_agg(f.signature) from public.tap_functions as f
   where not exists (select from unnest(f.proconfig) as c where c ~ '^search_path=("\$user", public, pg_temp|pg_catalog, pg_temp)$')), null, 'every function pins a search_path that ends in pg_temp');
@@ -68,13 +74,13 @@ select is((select array_agg(r.name) from public.tap_relations as r cross join un
 select is((select array_agg(r.name order by r.name) from public.tap_relations as r where r.relkind <> 'S' and has_table_privilege('tap_ann', r.oid, 'insert,update,delete,truncate,references,trigger')), '{rowcron.job}', 'an author writes the table job');
 select is((select array_agg(distinct r.name || '.' || a.attname order by r.name || '.' || a.attname) from public.tap_relations as r join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0
   where r.name <> 'rowcron.job' and r.relkind <> 'S' and has_column_privilege('tap_ann', r.oid, a.attnum, 'insert,update')),
-  '{rowcron.change.action,rowcron.change.job,rowcron.change.new_values,rowcron.change.owner,rowcron.change.run_id,rowcron.run.args,rowcron.run.due_at,rowcron.run.handler,rowcron.run.job,rowcron.run.job_id,rowcron.run.key,rowcron.run.key_expires_at,rowcron.run.kind,rowcron.run.owner,rowcron.run.priority,rowcron.run.queue,rowcron.run.state,rowcron.run.through_pause,rowcron.run.waits_for}',
+  '{rowcron.change.action,rowcron.change.job,rowcron.change.new_values,rowcron.change.owner,rowcron.change.run_id,rowcron.run.args,rowcron.run.due_at,rowcron.run.handler,rowcron.run.job,rowcron.run.job_id,rowcron.run.key,rowcron.run.key_expires_at,rowcron.run.kind,rowcron.run.owner,rowcron.run.priority,rowcron.run.queue,rowcron.run.state,rowcron.run.through_pause,rowcron.run.waits_for,rowcron.token.expires_at,rowcron.token.label,rowcron.token.revoked_at,rowcron.token.seal}',
   'else only the columns that ask for something');
 select is((select array_agg(r.name) from public.tap_relations as r where r.relkind <> 'S' and has_table_privilege('tap_viewer', r.oid, 'insert,update,delete,truncate')), null, 'a viewer writes nothing');
 select is((select array_agg(r.name) from public.tap_relations as r where r.relispartition and (has_table_privilege('tap_ann', r.oid, 'select') or has_table_privilege('tap_viewer', r.oid, 'select') or has_table_privilege('tap_operator', r.oid, 'select'))), null,
   'partitions of the ledger are not read around row security');
 select is((select array_agg(r.name order by r.name) from public.tap_relations as r where r.relkind in ('r', 'p') and not r.relispartition and not r.relrowsecurity and has_table_privilege('tap_ann', r.oid, 'select')),
-  '{rowcron.lane,rowcron.setting,rowcron.worker}', 'what an author may read without row security belongs to nobody');
+  '{rowcron.setting,rowcron.worker}', 'what an author may read without row security belongs to nobody');
 select is((select array_agg(r.name) from public.tap_relations as r where r.relkind = 'v' and not 'security_invoker=true' = any (coalesce(r.reloptions, '{}'))), null, 'every view asks with the rights of who asks');
 select is((select array_agg(r.name) from public.tap_relations as r where r.owner <> 'rowcron_owner'), null, 'all belongs to rowcron_owner');
 select is((select array_agg(r.name) from public.tap_relations as r where r.relkind <> 'S' and obj_description(r.oid, 'pg_class') is null), null, 'every table and view has a comment');
@@ -100,6 +106,7 @@ reset role;
 insert into rowcron.ledger (job_id, job, owner, queue, kind, final, scheduled_for, finished_at, outcome, reason)
 select j.id, j.name, j.owner, j.queue, j.kind, true, now(), clock_timestamp(), 'missed', 'ann secret' from rowcron.job as j where j.name = 'ann secret';
 insert into rowcron.connection_grant (connection, grantee, granted_by) values ('ann secret', 'tap_ann', 'x');
+insert into rowcron.secret_grant (secret, grantee, granted_by) values ('ann secret', 'tap_ann', 'x');
 set local role tap_bob;
 insert into rowcron.job (name, queue, schedule, command) values ('bob', 'q', '* * * * *', 'select 1');
 select rowcron.enqueue('bob');
@@ -124,7 +131,7 @@ select results_eq($$with u as (update rowcron.job set enabled = false where name
 select throws_ok($$select * from rowcron.ledger_default$$, '42501', null, 'the default partition is closed');
 set local role tap_ann;
 select cmp_ok((select r.leaked from pg_temp.readable() as r where r.name = n), '>', 0::bigint, n || ': the owner sees it')
-from unnest('{rowcron.job,rowcron.jobs,rowcron.run,rowcron.ledger,rowcron.history,rowcron.change,rowcron.key,rowcron.active,rowcron.upcoming,rowcron.agenda,rowcron.connection_grant,rowcron.executor}'::text[]) as n;
+from unnest('{rowcron.job,rowcron.jobs,rowcron.run,rowcron.ledger,rowcron.history,rowcron.change,rowcron.key,rowcron.active,rowcron.upcoming,rowcron.agenda,rowcron.connection_grant,rowcron.secret_grant,rowcron.executor}'::text[]) as n;
 set local role tap_viewer;
 select is((select count(distinct j.owner) from rowcron.job as j where j.owner::text ~ 'tap_(ann|bob)'), 2::bigint, 'a viewer reads everyone''s');
 select throws_ok($$select rowcron.enqueue('bob', owner => 'tap_bob')$$, '42501', null, 'but enqueues nothing');
