@@ -1,0 +1,172 @@
+"""What the pages show, read with the rights of whoever looks. Every list is bounded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rowcron.web.actor import Asker, Record
+from rowcron.web.jobs import CHANGES, ONE, STATE
+from rowcron.web.problems import Refusal
+
+OF_A_JOB = 7  # statements that look_at_job sends
+# What is, and a mark of each job that somebody looks at: one statement, however many look.
+NOW = """
+  with waiting as materialized (
+    select w.* from rowcron.waiting_page(case when %(now)s then 1001 else 0 end) as w
+  )
+  select
+    clock_timestamp() as at,
+    case when %(now)s then json_build_object(
+      'held', (select s.value from rowcron.setting as s where s.name = 'hold'),
+      'workers', (
+        select count(*) from rowcron.workers as w where w.state in ('awake', 'asleep')
+      ),
+      'running', (
+        select coalesce(json_agg(r order by r.started_at, r.run_id), '[]') from (
+          select
+            a.run_id, a.job, a.owner, a.job_id, a.attempt, a.scheduled_for, a.started_at,
+            a.cancel_asked_by
+          from rowcron.active as a
+          where a.state = 'running'
+          order by a.started_at, a.run_id
+          limit 100
+        ) as r
+      ),
+      'running_count', (
+        select count(*) from (
+          select from rowcron.active as a where a.state = 'running' limit 1001
+        ) as r
+      ),
+      'waiting', (
+        select coalesce(json_agg(w order by w.due_at, w.run_id), '[]')
+        from (select p.* from waiting as p order by p.due_at, p.run_id limit 20) as w
+      ),
+      'waiting_count', (select count(*) from waiting),
+      'next', (
+        select coalesce(json_agg(u order by u.due_at, u.priority desc, u.job_id, u.run_id), '[]')
+        from rowcron.next_page(20, clock_timestamp()) as u
+      )
+    )::text end as now,
+    (
+      select coalesce(json_object_agg(j.id, md5(concat_ws('|',
+        j.updated_at, g.next_run_at,
+        (select s.value from rowcron.setting as s where s.name = 'hold'),
+        (
+          select string_agg(r.id || r.state || r.attempt || coalesce(r.cancel_asked_by, ''), ','
+            order by r.id)
+          from (
+            select v.id, v.state, v.attempt, v.cancel_asked_by
+            from rowcron.run as v where v.job_id = j.id limit 50
+          ) as r
+        ),
+        (
+          select max(l.finished_at)
+          from rowcron.ledger as l where l.job = j.name and l.job_id = j.id
+        )
+      ))), '{}')::text
+      from rowcron.job as j
+      left join rowcron.agenda as g on g.job_id = j.id
+      where j.id = any (%(jobs)s::bigint[])
+    ) as marks
+"""
+# What ended lately; asked less often where it is dear.
+_ENTRY = (
+    "e.run_id, e.job, e.owner, e.job_id, e.outcome, e.reason, e.finished_at, e.occurrences,"
+    " e.scheduled_for, left(e.error, 200) as error, e.finished_at - e.started_at as duration"
+)
+_TROUBLE = f"""
+  select {_ENTRY}
+  from rowcron.ledger as e
+  where e.final and e.outcome = '%s' and e.finished_at > now() - interval '24 hours'
+  order by e.finished_at desc
+  limit 10
+"""
+LATELY = f"""
+  select json_build_object(
+    'ended', (
+      select coalesce(json_agg(l order by l.finished_at desc), '[]') from (
+        select {_ENTRY}
+        from rowcron.ended_page(12, now() - interval '24 hours') as e
+      ) as l
+    ),
+    'failed', (
+      select coalesce(json_agg(l order by l.finished_at desc), '[]') from (
+        ({_TROUBLE % "failed"}) union all ({_TROUBLE % "lost"})
+      ) as l
+    ),
+    'missed', (
+      select coalesce(json_agg(l order by l.finished_at desc), '[]')
+      from ({_TROUBLE % "missed"}) as l
+    )
+  )::text as lately
+"""
+_ENTRIES = """
+  select
+    h.run_id, h.attempt, h.outcome, h.reason, h.error, h.scheduled_for, h.first_scheduled_for,
+    h.occurrences, h.started_at, h.finished_at,
+    extract(epoch from h.finished_at - h.started_at)::float8 as seconds
+  from rowcron.history as h
+  where h.job = %(name)s and h.job_id = %(id)s
+  order by h.finished_at desc
+  limit 60
+"""
+_LIVE = """
+  select
+    a.run_id, a.state, a.waits_for, a.attempt, a.due_at, a.started_at, a.scheduled_for,
+    a.cancel_asked_by
+  from rowcron.active as a
+  where a.job_id = %(id)s
+  order by a.state = 'running' desc, a.due_at, a.run_id
+  limit 30
+"""
+_NEXT_TEN = """
+  select
+    n.at, 'planned' as state, null as detail,
+    to_char(n.at at time zone %(timezone)s, 'Dy DD Mon YYYY HH24:MI:SS') as local
+  from rowcron.next_runs(
+    schedule => %(schedule)s, count => 10, timezone => %(timezone)s,
+    after => greatest(clock_timestamp(), %(starts_at)s::timestamptz - interval '1 microsecond'),
+    anchor => coalesce(%(starts_at)s, %(created_at)s)::timestamptz, seed => %(seed)s,
+    on_gap => %(on_gap)s, on_fold => %(on_fold)s
+  ) as n (at)
+  where n.at < coalesce(%(ends_at)s::timestamptz, 'infinity')
+"""
+
+
+async def mark_of(asker: Asker, job: int) -> str:
+    """Return the mark of a job, as a live page compares it; read it before what the page shows."""
+    found = await asker.one(NOW, {"now": False, "jobs": [job]})
+    assert found is not None
+    return str(json.loads(found["marks"]).get(str(job), "gone"))
+
+
+async def look_at_job(asker: Asker, job: int) -> Record:
+    """Return all that the page of a job shows. Raises `Refusal` 404."""
+    found = await asker.one(
+        "select j.*, to_char(j.updated_at, 'YYYYMMDDHH24MISSUS') as version,"
+        " j.owner = rowcron._me() as mine,"
+        " pg_has_role(current_user, 'rowcron_operator', 'usage') as operator"
+        f" from ({ONE}) as j",
+        (job,),
+    )
+    if found is None:
+        raise Refusal(404, f"there is no job {job}", detail="Or none that your role may see.")
+    found["owner"] = str(found["owner"])
+    values: dict[str, Any] = found | {"seed": f"{found['owner']}.{found['name']}"}
+    state = await asker.one(STATE, (job, job))
+    over = state is None or (found["enabled"] and state["next_run_at"] is None)
+    return {
+        "job": found,
+        "may_ask": found["mine"] or found["operator"],
+        "state": state,
+        "gates": await asker.rows(
+            "select w.gate, w.holds, w.detail, w.hint"
+            " from rowcron.why_not_running(%(name)s, %(owner)s) as w",
+            values,
+        ),
+        "entries": await asker.rows(_ENTRIES, values),
+        "live": await asker.rows(_LIVE, values),
+        "ahead": [] if over else await asker.rows(_NEXT_TEN, values),
+        "changes": await asker.rows(CHANGES, (job, 20)),
+    }
