@@ -33,11 +33,15 @@ class Tail:
         while self._held - len(self._chunks[0]) >= self.limit:
             self._held -= len(self._chunks.popleft())
 
+    def bytes(self) -> bytes:
+        """Return it as it came."""
+        return b"".join(self._chunks)[-self.limit :]
+
     def text(self) -> str | None:
         """Return it as text, from a whole character on; None when there was nothing."""
         if not self.total:
             return None
-        data = b"".join(self._chunks)[-self.limit :]
+        data = self.bytes()
         if self.total > len(data):
             start = 0
             while start < min(4, len(data)) and data[start] & 0xC0 == 0x80:

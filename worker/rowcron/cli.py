@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("up", "up", "Start everything here: a database, a worker, sample jobs."),
         ("install", "install", "Install the schema in a database, or bring it up to date."),
         ("worker", "worker", "Execute jobs as they fall due."),
+        ("web", "web", "Serve live pages and the HTTP API."),
         ("psql", "psql", "Open psql on the database."),
     ),
     "Jobs and runs": (

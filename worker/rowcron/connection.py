@@ -1,26 +1,31 @@
-"""Connections to the database: how they are made, and one that comes back when it is cut."""
+"""Connections to the database: how they are made, and how they are cut."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.numeric import Int8BinaryLoader
-from psycopg.types.string import ByteaBinaryLoader
 
-from rowcron.errors import Unavailable, translate
+from rowcron.errors import RowcronError, Unavailable, translate
 from rowcron.settings import BadSettings
 
 NAME = "rowcron"
-# A peer that vanished without a word is found out within half a minute.
+STANDBY = "the server is a standby, which takes no writes"
+_IN_RECOVERY = "select pg_is_in_recovery()"
+# A peer that vanished without a word is found out within half a minute (see rowcron.silence).
 _USUAL = {
     "connect_timeout": "10",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
+    "tcp_user_timeout": "20000",
 }
 
 
@@ -35,6 +40,10 @@ def conninfo(url: str, option: str = "database-url") -> str:
             hint="postgresql://user@host:5432/database, or host=... dbname=... user=...",
         ) from None
     usual = {key: value for key, value in _USUAL.items() if key not in given}
+    hosts = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or ""
+    if "," in str(hosts) and "PGTARGETSESSIONATTRS" not in os.environ:
+        # else it would be the first that answers, even if that one is a standby
+        usual["target_session_attrs"] = str(given.get("target_session_attrs") or "read-write")
     return make_conninfo(url, **usual, application_name=NAME)
 
 
@@ -45,10 +54,13 @@ async def connect(info: str, **options: Any) -> AsyncConnection[Any]:
             info, autocommit=True, prepare_threshold=None, **options
         )
     except psycopg.Error as error:
-        raise translate(error) from error
-    if is_standby(connection):
+        raise _refused(error) from error
+    try:
+        if says_standby(connection) and not _promoted(await _ask(connection)):
+            raise Unavailable(STANDBY)
+    except BaseException:
         await connection.close()
-        raise Unavailable("the server is a standby, which takes no writes")
+        raise
     return connection
 
 
@@ -59,67 +71,73 @@ def connect_in_thread(info: str, **options: Any) -> Connection[Any]:
             info, **{"autocommit": True, "prepare_threshold": None, **options}
         )
     except psycopg.Error as error:
-        raise translate(error) from error
-    if is_standby(connection):
+        raise _refused(error) from error
+    try:
+        if says_standby(connection) and not _promoted(connection.execute(_IN_RECOVERY).fetchone()):
+            raise Unavailable(STANDBY)
+    except psycopg.Error as error:
         connection.close()
-        raise Unavailable("the server is a standby, which takes no writes")
+        raise translate(error) from error
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def is_standby(connection: psycopg.BaseConnection[Any]) -> bool:
-    """Return whether the server said, when it greeted us, that it is in recovery."""
+def _refused(error: psycopg.Error) -> RowcronError:
+    """Return the error of a connection that did not come about; poolers are hard to please."""
+    refused = translate(error)
+    if "startup parameter" in refused.message:
+        refused.hint = (
+            "a pooler refuses parameters that it does not know: take options out of the URL and"
+            " PGOPTIONS, or name them in its ignore_startup_parameters"
+        )
+    return refused
+
+
+def says_standby(connection: psycopg.BaseConnection[Any]) -> bool:
+    """Return whether we were told in the greeting that the server is in recovery."""
     return connection.info.parameter_status("in_hot_standby") == "on"
 
 
-class Link:
-    """One connection, opened when it is first needed and again after it was cut.
+async def _ask(connection: AsyncConnection[Any]) -> Any:
+    try:
+        with brief(connection):
+            return await (await connection.execute(_IN_RECOVERY)).fetchone()
+    except psycopg.Error as error:
+        raise translate(error) from error
 
-    Nothing is kept in its session, so that it may as well be a transaction pooler's.
-    """
 
-    def __init__(self, info: str) -> None:
-        self.info = info
-        self._connection: AsyncConnection[Any] | None = None
+def _promoted(row: Any) -> bool:
+    """Return whether it is none any more: a pooler's greeting may be old."""
+    return row is not None and row[0] is False
 
-    async def open(self) -> AsyncConnection[Any]:
-        """Return the connection. Raises `Unavailable`."""
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
-        self._connection = connection = await connect(self.info)
-        # The claim's values stay as the server sent them: most runs never look at them, and the
-        # token only travels back.
-        for name, loader in (
-            ("uuid", ByteaBinaryLoader),
-            ("jsonb", ByteaBinaryLoader),
-            ("timestamptz", Int8BinaryLoader),
-            ("interval", ByteaBinaryLoader),
-        ):
-            connection.adapters.register_loader(name, loader)
-        return connection
 
-    async def fetch(
-        self, query: str, values: tuple[Any, ...] = (), row_factory: Any = None
-    ) -> list[Any]:
-        """Execute one statement and return its rows, binary where a loader is known.
+async def pooled(connection: AsyncConnection[Any]) -> bool:
+    """Return whether a pooler is in between: it cannot know the number of the session to come."""
+    try:
+        with brief(connection):
+            row = await (await connection.execute("select pg_backend_pid()")).fetchone()
+    except psycopg.Error as error:
+        raise translate(error) from error
+    return row is None or row[0] != connection.info.backend_pid
 
-        Raises what `errors.translate` makes of an error; its `in_doubt` is true when the connection
-        was cut after the statement had been sent, so that it may have been carried out.
-        """
-        connection = await self.open()
-        try:
-            cursor = connection.cursor(
-                binary=True, row_factory=row_factory or psycopg.rows.tuple_row
-            )
-            await cursor.execute(query, values)
-            return await cursor.fetchall()
-        except psycopg.Error as error:
-            translated = translate(error)
-            if connection.closed and isinstance(translated, Unavailable):
-                translated.in_doubt = True
-            raise translated from error
 
-    async def close(self) -> None:
-        """Close the connection, if there is one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+@contextmanager
+def brief(connection: AsyncConnection[Any]) -> Iterator[None]:
+    """Cut the connection when what is inside takes longer than connecting may."""
+    allowed = float(conninfo_to_dict(connection.info.dsn).get("connect_timeout") or 10)
+    timer = asyncio.get_running_loop().call_later(allowed, cut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def cut(connection: psycopg.BaseConnection[Any]) -> None:
+    """Cut a connection that somebody else uses, so that its transaction cannot commit any more."""
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
+    except (OSError, psycopg.Error):
+        return

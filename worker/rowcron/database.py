@@ -16,24 +16,26 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncClientCursor, AsyncConnection, Connection
+from psycopg import AsyncConnection, Connection
 
 from rowcron import __version__
-from rowcron.connection import Link, connect
+from rowcron.connection import brief, connect
 from rowcron.errors import translate
+from rowcron.link import Link
 from rowcron.models import Beat, Outcome, Recorded, Run, Session, instant
+from rowcron.wire import Wire
 
 CLAIMED = (
     "run_id, token, job_id, job, owner, queue, kind, command, args, attempt, scheduled_for, due_at,"
-    " started_at, timeout, connection, idempotency_key"
+    " started_at, timeout, connection, idempotency_key, secrets, args_secrets"
 )
 _CLAIM = (
     f"select {CLAIMED} from rowcron.claim("
-    "%s::uuid, %s::integer, %s::text[], %s::text[], %s::text[], %s::interval)"
+    "%s::uuid, %s::integer, %s::text[], %s::text[], %s::text[], %s::interval, terse => true)"
 )
 _BEAT = (
-    "select extract(epoch from wake_after)::double precision, settled, cancels, changes::text"
-    " from rowcron.heartbeat("
+    "select extract(epoch from wake_after)::double precision, settled, cancels, changes::text,"
+    " extract(epoch from look_after)::double precision, held from rowcron.heartbeat("
 )
 _REGISTER = (
     _BEAT + "%s::uuid, %s::text[], %s::text[], %s::text[], %s::integer, %s::interval, %s::interval,"
@@ -42,29 +44,32 @@ _REGISTER = (
 _HEARTBEAT = (
     _BEAT + "%s::uuid, asleep => %s::boolean, stopping => %s::boolean, changes_since => %s::bigint)"
 )
+# A pooler cannot know the number of the session that it will lend, so behind one they differ.
+_PULSE = _BEAT + "%s::uuid, session => pg_backend_pid() = %s)"
+_HOLDING = _BEAT + "%s::uuid, holding => %s::bigint[])"
 _FINISH_MANY = (
     "select run_id, accepted, final, outcome, next_due_at from rowcron.finish("
     "%s::uuid, %s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],"
-    " %s::jsonb[], %s::interval[])"
+    " %s::jsonb[], %s::interval[], terse => true)"
 )
 _FINISH = (
     "select recorded, final from rowcron.finish("
     "run_id => %s::bigint, token => %s::uuid, outcome => %s, error => %s, output => %s,"
     " result => %s::jsonb, reason => %s)"
 )
-_EXECUTE = (
-    "select outcome, final, error, next_due_at from rowcron.execute({run_id}, '{token}'::uuid)"
-)
+_EXECUTE = "select outcome, final, error, next_due_at from rowcron.execute"
+SUCCEEDED = Recorded("succeeded", True, None)
 _TERMINATE = (
     "select pg_terminate_backend(a.pid) from pg_stat_activity as a"
     " where a.pid = %s and a.backend_start = %s::timestamptz"
 )
 # Lets the server notice that we are gone. Else the job of a worker that was killed goes on to its
-# end, and its run is nobody's until then. With each execution, because that resets all; systems
-# that are not named here refuse it.
-_WATCH = (
-    "select set_config('client_connection_check_interval', '2s', false)"
-    " where version() ~* 'linux|darwin|bsd'"
+# end, and its run is nobody's until then. With each execution, because that resets all; only some
+# systems can do it, and others refuse it.
+_WATCH = "set local client_connection_check_interval = '2s'; "
+_INTRODUCE = (
+    "select version() ~* 'linux|darwin|bsd', a.pid, a.backend_start"
+    " from pg_stat_activity as a where a.pid = pg_backend_pid()"
 )
 _MAX_TIMEOUT = 2_147_483_647
 
@@ -83,6 +88,11 @@ class Registration(NamedTuple):
 def text_array(items: Iterable[str | None]) -> str:
     """Return PostgreSQL's literal of an array of texts."""
     return "{" + ",".join([_element(item) for item in items]) + "}"
+
+
+def _texts(items: list[str | None]) -> str | None:
+    """Return that literal, or None where there is no text at all."""
+    return text_array(items) if items.count(None) < len(items) else None
 
 
 def _element(item: str | None) -> str:
@@ -111,12 +121,14 @@ def registration(
 
 
 def _beat(row: tuple[Any, ...]) -> Beat:
-    wake_after, settled, cancels, changes = row
+    wake_after, settled, cancels, changes, look_after, held = row
     return Beat(
         wake_after,
         settled is not False,
         list(cancels or ()),
         json.loads(changes) if changes else [],
+        look_after,
+        held,
     )
 
 
@@ -146,10 +158,21 @@ async def heartbeat(
     return _beat(rows[0]) if rows else Beat(None, True, [], [])
 
 
+async def tell_held(link: Link, worker: UUID, held: Iterable[Run]) -> None:
+    """`rowcron.heartbeat` that tells all that is held; whatever else is counted is ready again.
+
+    For a registration that claims no more: its last claim may not have been answered.
+    """
+    await link.fetch(_HOLDING, (str(worker), [run.run_id for run in held]))
+
+
 def heartbeat_in_thread(connection: Connection[Any], worker: UUID) -> Beat:
-    """`rowcron.heartbeat` on a connection of the heartbeat's own thread."""
+    """`rowcron.heartbeat` on a connection of the heartbeat's own thread.
+
+    Says that this is the worker's own session, if it is: when it ends, so has the worker.
+    """
     try:
-        row = connection.execute(_HEARTBEAT, (str(worker), None, False, None)).fetchone()
+        row = connection.execute(_PULSE, (str(worker), connection.info.backend_pid)).fetchone()
     except psycopg.Error as error:
         raise translate(error) from error
     return _beat(row) if row else Beat(None, True, [], [])
@@ -159,7 +182,7 @@ async def claim(
     link: Link, worker: UUID, capacity: int, about: Registration, kinds: str | None = None
 ) -> list[Run]:
     """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as `heartbeat`."""
-    return await link.fetch(
+    rows = await link.fetch(
         _CLAIM,
         (
             str(worker),
@@ -169,22 +192,25 @@ async def claim(
             about.handlers,
             f"{about.lease} s",
         ),
-        lambda _cursor: Run,
     )
+    wholes = {row[2]: row for row in rows if row[3] is not None}
+    return [Run(row, wholes[row[2]]) for row in rows]
 
 
 class Verdict(NamedTuple):
     """What became of one report."""
 
-    run_id: int
     accepted: bool
     recorded: Recorded
 
 
 async def finish_many(
     link: Link, worker: UUID, reports: Sequence[tuple[Run, Outcome]]
-) -> list[Verdict]:
-    """`rowcron.finish` for many runs. Raises `Unavailable`, `WorkerLost`."""
+) -> dict[int, Verdict]:
+    """`rowcron.finish` for many runs; answers, by run, only for those that did not just end so.
+
+    Raises `Unavailable`, `WorkerLost`.
+    """
     outcomes = [outcome for _, outcome in reports]
     rows = await link.fetch(
         _FINISH_MANY,
@@ -193,17 +219,17 @@ async def finish_many(
             "{" + ",".join([str(run.run_id) for run, _ in reports]) + "}",
             "{" + ",".join([run.token.hex() for run, _ in reports]) + "}",
             "{" + ",".join([o.outcome for o in outcomes]) + "}",
-            text_array([o.reason for o in outcomes]),
-            text_array([o.error for o in outcomes]),
-            text_array([o.output for o in outcomes]),
-            text_array([o.result for o in outcomes]),
-            text_array([None if o.retry_after is None else f"{o.retry_after} s" for o in outcomes]),
+            _texts([o.reason for o in outcomes]),
+            _texts([o.error for o in outcomes]),
+            _texts([o.output for o in outcomes]),
+            _texts([o.result for o in outcomes]),
+            _texts([None if o.retry_after is None else f"{o.retry_after} s" for o in outcomes]),
         ),
     )
-    return [
-        Verdict(run_id, accepted, Recorded(outcome, final, instant(due)))
+    return {
+        run_id: Verdict(accepted, Recorded(outcome, final, instant(due)))
         for run_id, accepted, final, outcome, due in rows
-    ]
+    }
 
 
 def finish_values(run: Run, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:
@@ -223,51 +249,81 @@ async def finish_one(link: Link, run: Run, outcome: Outcome) -> Recorded:
     return Recorded(rows[0][0], rows[0][1], None)
 
 
-async def execute(connection: AsyncConnection[Any], run: Run) -> tuple[Recorded, str | None]:
+async def execute(wire: Wire, run: Run, *, watch: bool) -> tuple[Recorded, str | None]:
     """`rowcron.execute` under the run's timeout, in one round trip; returns the error's text, too.
 
-    Raises `ClaimLost`; `Unavailable` leaves in doubt what became of the run.
+    `watch`: the server can notice meanwhile that we are gone. Raises `ClaimLost`; `Unavailable`
+    leaves in doubt what became of the run.
     """
     limit = min(max(int(run.seconds * 1000), 1), _MAX_TIMEOUT)
-    query = f"set statement_timeout = {limit}; {_WATCH}; "
-    query += _EXECUTE.format(run_id=run.run_id, token=run.token.hex())
+    # One message is one transaction, behind a pooler too: what is set for it stays in it.
+    query = (
+        f"set local statement_timeout = {limit}; {_WATCH if watch else ''}{_EXECUTE}"
+        f"({run.run_id}, '{run.token.hex()}'::uuid)"
+    )
     try:
-        cursor = AsyncClientCursor(connection)
-        await cursor.execute(query)
-        while cursor.nextset():
-            pass
-        row = await cursor.fetchone()
+        answer = await wire.ask(query.encode())
     except psycopg.Error as error:
         raise translate(error) from error
-    assert row is not None
-    outcome, final, text, due = row
+    if answer.get_value(0, 0) == b"succeeded":
+        return SUCCEEDED, None
+    outcome, final, text, due = wire.row(answer)
     return Recorded(outcome, final, due), text
 
 
-async def session_of(connection: AsyncConnection[Any]) -> Session | None:
-    """Return which session this is, so that it can be ended from another one."""
-    cursor = await connection.execute(
-        "select a.pid, a.backend_start from pg_stat_activity as a where a.pid = pg_backend_pid()"
-    )
-    row = await cursor.fetchone()
-    return None if row is None or row[1] is None else Session(*row)
+async def introduce(connection: AsyncConnection[Any]) -> tuple[bool, Session | None]:
+    """Return whether the server can watch its clients, and which session this is.
+
+    The session can be ended from another one by that; None behind a pooler, where the session that
+    executes is another one each time.
+    """
+    with brief(connection):
+        row = await (await connection.execute(_INTRODUCE)).fetchone()
+    if row is None:
+        return False, None
+    watches, pid, started = row
+    known = started is not None and pid == connection.info.backend_pid
+    return watches, Session(pid, started) if known else None
 
 
 async def terminate(info: str, session: Session) -> bool:
     """End a session of our own login; return whether there was one. Opens a connection for it."""
     connection = await connect(info)
     try:
-        cursor = await connection.execute(_TERMINATE, session)
-        return await cursor.fetchone() is not None
+        with brief(connection):
+            cursor = await connection.execute(_TERMINATE, session)
+            return await cursor.fetchone() is not None
     except psycopg.Error as error:
         raise translate(error) from error
     finally:
         await connection.close()
 
 
-async def listen(connection: AsyncConnection[Any]) -> None:
+async def listen(connection: AsyncConnection[Any], *channels: str) -> None:
     """Ask for notifications."""
     try:
-        await connection.execute("listen rowcron")
+        with brief(connection):
+            await connection.execute("; ".join(f"listen {name}" for name in channels).encode())
     except psycopg.Error as error:
         raise translate(error) from error
+
+
+async def unlisten(connection: AsyncConnection[Any], channel: str = "*") -> None:
+    """Ask for no more notifications of this channel, or of any."""
+    try:
+        with brief(connection):
+            await connection.execute(f"unlisten {channel}".encode())
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+async def notify(info: str, channel: str) -> None:
+    """Notify a channel over a connection that is opened for it."""
+    connection = await connect(info)
+    try:
+        with brief(connection):
+            await connection.execute("select pg_notify(%s, '')", (channel,))
+    except psycopg.Error as error:
+        raise translate(error) from error
+    finally:
+        await connection.close()

@@ -22,7 +22,7 @@ DATABASE = "rowcron"
 ADMIN = "postgres"  # the superuser that initdb makes
 INSTALLER = "rowcron_installer"
 WORKER = "rowcron_embedded_worker"
-PERSON_ROLES = ("user", "shell", "http", "python", "operator", "viewer")
+PERSON_ROLES = ("user", "shell", "http", "python", "operator", "viewer", "web")
 
 HEADER = "# Written by rowcron at every start of the embedded server: changes here do not last.\n"
 

@@ -79,18 +79,29 @@ def server_user(pgdata: Path) -> pwd.struct_passwd:
 
 def _system_user() -> pwd.struct_passwd:
     for name in (SYSTEM_USER, "postgres"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            if name == SYSTEM_USER and (useradd := shutil.which("useradd")):
-                command = [useradd, "--system", "--user-group", "--no-create-home"]
-                command += ["--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", name]
-                if subprocess.run(command, capture_output=True, check=False).returncode in (0, 9):
-                    return pwd.getpwnam(name)
+        if (user := _user_named(name)) is not None:
+            return user
+        if name == SYSTEM_USER and (useradd := shutil.which("useradd")):
+            command = [useradd, "--system", "--user-group", "--no-create-home"]
+            command += ["--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", name]
+            # two at once can each succeed, with different numbers of which one is lost
+            with Path("/etc/passwd").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if _user_named(name) is None:
+                    subprocess.run(command, capture_output=True, check=False)
+            if (user := _user_named(name)) is not None:
+                return user
     raise EmbeddedError(
         "PostgreSQL does not run as root, and no system user for it could be made",
         f"make one: useradd --system --no-create-home {SYSTEM_USER}; or run as another user",
     )
+
+
+def _user_named(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
 
 
 def private_dir(path: Path, user: pwd.struct_passwd) -> Path:

@@ -201,5 +201,7 @@ class Postmaster:
         with self.log.open("rb") as log:
             log.seek(begin)
             lines = log.read().decode("utf-8", "replace").splitlines()
-        fatal = [line for line in lines if "FATAL" in line or "error:" in line] or lines[-1:]
+        # a killed server's sessions, which end meanwhile, write into the same log
+        ours = [line for line in lines if "terminating connection" not in line]
+        fatal = [line for line in ours if "FATAL" in line or "error:" in line] or ours[-1:]
         return ": " + fatal[-1].split("FATAL:")[-1].strip() if fatal else ""

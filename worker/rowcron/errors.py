@@ -99,6 +99,14 @@ class ConnectionNotGranted(Refused):
     """RCCON: the job may not use that connection."""
 
 
+class SecretNotGranted(Refused):
+    """RCSEC: the job may not name that secret."""
+
+
+class NoSuchToken(Refused):
+    """RCTOK: no token of that number of yours."""
+
+
 class BadKey(Refused):
     """RCKEY: a key that may not be."""
 
@@ -144,7 +152,9 @@ BY_SQLSTATE: dict[str, type[RowcronError]] = {
     "RCVER": WrongVersion,
     "RCDEF": EndlessTriggers,
     "RCCON": ConnectionNotGranted,
+    "RCSEC": SecretNotGranted,
     "RCKEY": BadKey,
+    "RCTOK": NoSuchToken,
     "RCEXE": ExecutorTrouble,
     "3F000": NotInstalled,  # invalid_schema_name
     "42883": NotInstalled,  # undefined_function

@@ -99,15 +99,6 @@ def is_alive(connection: psycopg.BaseConnection[Any]) -> bool:
     return False
 
 
-def cut(connection: psycopg.BaseConnection[Any]) -> None:
-    """Cut a connection that another thread uses, so that its transaction cannot commit any more."""
-    try:
-        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
-    except (OSError, psycopg.Error):
-        return
-
-
 class Attempt:
     """What is known of a handler's transaction when something goes wrong in it."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import errors as pg
 
-from rowcron import __version__
+from rowcron import __version__, single_role
 from rowcron.chapters import (
     LOCK_KEY,
     InstallError,
@@ -28,15 +28,23 @@ __all__ = ["InstallError", "Installed", "chapters", "install", "schema_hash", "s
 OLDEST_SERVER = 150000
 LOCK_TIMEOUT = "30s"  # for the tables of a schema that is in use, not for the advisory lock
 DEADLOCK_TRIES = 3
+_ALONE = (
+    "select n.nspowner::regrole::text <> 'rowcron_owner' from pg_catalog.pg_namespace as n"
+    " where n.nspname = 'rowcron'"
+)
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What an installation did: ``changed`` is false when the schema was already this one."""
+    """What an installation did: ``changed`` is false when the schema was already this one.
+
+    ``single_role`` is the role that plays all parts, None where they are separate.
+    """
 
     changed: bool
     version: str
     previous: str | None
+    single_role: str | None = None
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -44,7 +52,7 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
-def _stored(conn: psycopg.Connection) -> dict[str, str]:
+def _stored(conn: psycopg.Connection, alone: str | None) -> dict[str, str]:
     """The version and hash that the database has; empty when the schema is not there."""
     there = conn.execute(
         "select 1 from pg_catalog.pg_class as c"
@@ -54,7 +62,8 @@ def _stored(conn: psycopg.Connection) -> dict[str, str]:
     if there is None:
         return {}
     with conn.transaction():
-        conn.execute("set local role rowcron_owner")
+        if alone is None:
+            conn.execute("set local role rowcron_owner")
         rows = conn.execute(
             "select name, value #>> '{}' from rowcron.setting"
             " where name in ('schema_version', 'schema_hash')"
@@ -109,37 +118,41 @@ def _explain(conn: psycopg.Connection, error: psycopg.Error, where: str) -> Inst
     return InstallError(f"{where}: {primary}", hint, state)
 
 
-def _apply(conn: psycopg.Connection, *, force: bool) -> Installed:
+def _apply(conn: psycopg.Connection, *, force: bool, wanted: bool) -> Installed:
     """One try, in one transaction. A chapter is one simple-query string: it has no parameters."""
     where = "rowcron install"
     try:
         with conn.transaction():
             conn.execute("select pg_catalog.pg_advisory_xact_lock(%s)", [LOCK_KEY])
-            stored = _stored(conn)
+            before = conn.execute(_ALONE).fetchone()
+            alone = single_role.role_of(conn, wanted=wanted)
+            stored = _stored(conn, alone)
             _refuse_newer(stored)
             previous = stored.get("schema_version")
-            if stored.get("schema_hash") == schema_hash() and not force:
-                return Installed(False, __version__, previous)
+            same = before is None or before[0] == (alone is not None)
+            if stored.get("schema_hash") == schema_hash() and same and not force:
+                return Installed(False, __version__, previous, alone)
             conn.execute("set local client_min_messages = warning")
             conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-            for chapter in chapters():
-                where = chapter.name
-                conn.execute(chapter.text.encode())
-            where = "rowcron install"
-            conn.execute(remember_hash().encode())
+            for name, text in (*((c.name, c.text) for c in chapters()), ("", remember_hash())):
+                where = name or "rowcron install"
+                text = text if alone is None else single_role.renamed(text, alone)
+                conn.execute(text.encode())
     except pg.DeadlockDetected:
         raise
     except psycopg.Error as error:
         if conn.closed:
             raise
         raise _explain(conn, error, where) from error
-    return Installed(True, __version__, previous)
+    return Installed(True, __version__, previous, alone)
 
 
-def install(database_url: str, *, force: bool = False) -> Installed:
+def install(database_url: str, *, force: bool = False, single_role: bool = False) -> Installed:
     """Install the schema or bring it up to date; a cheap no-op when it already is this one.
 
-    `force` applies the chapters even so. Raises `InstallError` when the server is older than 15,
+    `force` applies the chapters even so. `single_role` lets the installer's role play all parts;
+    an installation that is so already stays so until its installer may make or use rowcron's
+    roles, which then take it over. Raises `InstallError` when the server is older than 15,
     the schema is newer than this package or the role lacks a right; psycopg's own errors when
     there is no connection. Nothing is half-installed.
     """
@@ -155,7 +168,7 @@ def install(database_url: str, *, force: bool = False) -> Installed:
             )
         for tries_left in reversed(range(DEADLOCK_TRIES)):
             try:
-                return _apply(conn, force=force)
+                return _apply(conn, force=force, wanted=single_role)
             except pg.DeadlockDetected as error:
                 if not tries_left:
                     raise _explain(conn, error, "rowcron install") from error

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rowcron.logfile import RotatedFile
+from rowcron.text import safe
 
 if TYPE_CHECKING:
     from rowcron.settings import WorkerSettings
@@ -78,6 +79,7 @@ class Log:
             record = json.dumps(
                 {"at": stamp, "level": level, "event": name, "text": text, **fields}, default=str
             )
+            record = record.replace("\x7f", "\\u007f")  # the one control that JSON leaves as it is
         with self._lock:
             if record is not None and self.file is not None:
                 self._records.append(record)
@@ -97,7 +99,7 @@ class Log:
             self._second = second
             self._stamp = time.strftime("%H:%M:%S", time.localtime(second))
         mark = "" if level in ("info", "debug") else f"{level}: "
-        return f"{self._stamp}.{int((now - second) * 1000):03d} {mark}{visible(text)}"
+        return f"{self._stamp}.{int((now - second) * 1000):03d} {mark}{safe(text)}"
 
     def _soon(self) -> None:
         loop = self.loop
@@ -126,13 +128,6 @@ class Log:
         self.flush()
         if self.file is not None:
             self.file.close()
-
-
-def visible(text: str) -> str:
-    """Return `text` on one line, control characters spelt out so that none reaches a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -177,4 +172,4 @@ def complain(error: Any) -> None:
     parts = (("Error", error.message), ("Detail", error.detail), ("Hint", error.hint))
     for title, text in parts:
         if text:
-            print(f"{title}: {visible(text)}", file=sys.stderr)
+            print(f"{title}: {safe(text)}", file=sys.stderr)

@@ -10,8 +10,11 @@ import json
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from rowcron.blank import Blanker
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # where PostgreSQL's binary timestamps count from
 _UNREAD = object()
@@ -100,7 +103,8 @@ class Run:
     """One attempt at a run, as a handler sees it when it asks for `run`.
 
     Instants are the database's. `row` is the claim as it came, in the order of `database.CLAIMED`;
-    what few handlers look at is read out of it when asked.
+    what few handlers look at is read out of it when asked. `whole` is the row, of the same claim,
+    that tells what belongs to the job.
     """
 
     __slots__ = (
@@ -108,6 +112,7 @@ class Run:
         "attempt",
         "command",
         "expires",
+        "hidden",
         "job",
         "kind",
         "member",
@@ -119,25 +124,28 @@ class Run:
         "state",
         "stopping",
         "token",
+        "whole",
     )
 
-    def __init__(self, row: Sequence[Any]) -> None:
+    def __init__(self, row: Sequence[Any], whole: Sequence[Any] | None = None) -> None:
         self.row = row
+        self.whole = whole = whole or row
         self.run_id: int = row[0]
-        self.token: bytes = row[1]
-        self.job: str = row[3]
-        self.owner: str = row[4]
-        self.kind: str = row[6]
-        self.command: str = row[7]
+        self.token: bytes = row[1] or whole[1]
+        self.job: str = whole[3]
+        self.owner: str = whole[4]
+        self.kind: str = whole[6]
+        self.command: str = whole[7]
         self.attempt: int = row[9]
-        self.seconds: float = length(row[13])  # how long it may take
+        self.seconds: float = length(whole[13])  # how long it may take
         self._args: Any = _UNREAD
         # The worker's own bookkeeping, none of a handler's business:
         self.member: Any = None  # under which registration it is held
         self.started = 0.0  # by the loop's clock
-        self.expires = 0.0  # by the loop's clock
+        self.expires = float("inf")  # by the loop's clock; set when it begins
         self.stopping: str | None = None  # why it is being stopped
         self.state: Any = None  # the executor's
+        self.hidden: Blanker | None = None  # what may not be told of this run
 
     @property
     def job_id(self) -> int:
@@ -147,7 +155,7 @@ class Run:
     @property
     def queue(self) -> str:
         """The queue that it was claimed from."""
-        return self.row[5]  # type: ignore[no-any-return]
+        return self.whole[5]  # type: ignore[no-any-return]
 
     @property
     def args(self) -> Any:
@@ -160,7 +168,7 @@ class Run:
     @property
     def args_json(self) -> bytes:
         """The arguments as JSON text in UTF-8."""
-        raw: bytes = self.row[8]
+        raw: bytes = self.row[8] or self.whole[8]
         return raw[1:]  # before it, the version of jsonb's binary format
 
     @property
@@ -176,7 +184,7 @@ class Run:
     @property
     def started_at(self) -> datetime | None:
         """When it was claimed."""
-        return instant(self.row[12])
+        return instant(self.whole[12])
 
     @property
     def timeout(self) -> timedelta:
@@ -198,7 +206,19 @@ class Run:
     @property
     def connection_name(self) -> str | None:
         """Kind sql: the connection of the worker's configuration that the job names."""
-        return self.row[14]  # type: ignore[no-any-return]
+        return self.whole[14]  # type: ignore[no-any-return]
+
+    @property
+    def secrets(self) -> list[str] | None:
+        """Of the secrets that the command names, those granted; None when it names none."""
+        return self.whole[16]  # type: ignore[no-any-return]
+
+    @property
+    def args_secrets(self) -> list[str] | None:
+        """Likewise of the job's arguments; None also when the run has its own: those are data."""
+        if self.row[8] is not None and self.row is not self.whole:
+            return None
+        return self.whole[17]  # type: ignore[no-any-return]
 
     @property
     def idempotency_key(self) -> UUID:
@@ -210,12 +230,18 @@ class Run:
 
 
 class Beat(NamedTuple):
-    """The answer to a heartbeat. `wake_after` in seconds; None: nothing known."""
+    """The answer to a heartbeat. `wake_after` in seconds; None: nothing known.
+
+    `look_after`: who sleeps should say so again after so many seconds, because others hold runs.
+    `held`: why everything stands still.
+    """
 
     wake_after: float | None
     settled: bool
     cancels: list[int]
     changes: list[dict[str, Any]]
+    look_after: float | None = None
+    held: str | None = None
 
 
 class Session(NamedTuple):

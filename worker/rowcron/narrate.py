@@ -83,6 +83,14 @@ def changed(log: Log, change: dict[str, Any]) -> None:
     log.event("change", " ".join(parts), **{k: v for k, v in change.items() if v is not None})
 
 
+def held(log: Log, why: str | None) -> None:
+    """Tell that everything stands still, or goes on."""
+    if why is None:
+        log.event("released", "released; taking runs again")
+    else:
+        log.event("held", f"{why}; it goes on after: rowcron release", "warning")
+
+
 def identity(run: Run) -> dict[str, Any]:
     """Return what names an attempt in a record."""
     return {

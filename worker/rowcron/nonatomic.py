@@ -15,7 +15,7 @@ import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection
 from psycopg.rows import dict_row
 
-from rowcron.capture import storable, tail, to_json
+from rowcron.capture import LIMIT, storable, tail, to_json
 from rowcron.connection import connect, conninfo
 from rowcron.errors import RowcronError, Unavailable, translate
 from rowcron.executors import Host, stopped
@@ -93,4 +93,4 @@ def _failure(run: Run, error: psycopg.Error, connection: AsyncConnection[Any]) -
         return Outcome("failed", "timeout", f"timed out after {run.timeout}")
     if connection.closed and isinstance(cause, Unavailable):
         return Outcome("lost", "connection", cause.message)
-    return Outcome("failed", error.sqlstate, storable(str(error)))
+    return Outcome("failed", error.sqlstate, storable(str(error)[:LIMIT]))

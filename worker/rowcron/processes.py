@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import select
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from rowcron.errors import RowcronError
+from rowcron.eventloop import run
 from rowcron.log import complain
 from rowcron.settings import WorkerSettings
 
@@ -73,13 +75,15 @@ class Supervisor:
             os.setpgid(0, 0)
             for number in FORWARDED:
                 signal.signal(number, signal.SIG_DFL)
-            code = asyncio.run(self._worker())
+            code = run(self._worker(), self.settings)
         except RowcronError as error:
             complain(error)
             code = VAIN
         except KeyboardInterrupt:
             code = 0
         finally:
+            atexit._run_exitfuncs()  # an app's, too; an exit by exception would be the parent's own
+            sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
 

@@ -12,13 +12,19 @@ from collections import deque
 from typing import Protocol
 
 from rowcron import database
-from rowcron.connection import Link
 from rowcron.errors import RowcronError, Unavailable
-from rowcron.models import Outcome, Run
+from rowcron.link import Link
+from rowcron.models import Outcome, Recorded, Run
 from rowcron.wake import Outage
 
 LARGEST = 2_000  # reports in one statement
 HEAVIEST = 8_000_000  # characters in one statement, give or take one report
+
+# What the database wrote when it says nothing else.
+ENDED = {
+    outcome: Recorded("failed" if outcome == "fatal" else outcome, True, None)
+    for outcome in ("succeeded", "fatal", "cancelled")
+}
 
 Report = tuple[Run, Outcome]
 
@@ -106,11 +112,10 @@ class Reporter:
                 await self._send_one_by_one(batch, error)
                 return
         self.outage.back("reports")
-        reports = {run.run_id: (run, outcome) for run, outcome in batch}
-        for verdict in verdicts:
-            run, outcome = reports[verdict.run_id]
-            if verdict.accepted:
-                outcome.recorded = verdict.recorded
+        for run, outcome in batch:
+            verdict = verdicts.get(run.run_id)
+            if verdict is None or verdict.accepted:
+                outcome.recorded = ENDED[outcome.outcome] if verdict is None else verdict.recorded
                 self.told.recorded(run, outcome)
             else:
                 self.told.refused(run, outcome, again=again)

@@ -1,37 +1,29 @@
 """The runs that this worker holds: started, watched for their timeouts, stopped, ended.
 
 A run is here from its claim until its outcome is handed to the reporter. A registration (`Member`)
-counts what was claimed under it, so that heartbeats go on for as long as something is held.
+counts what was claimed under it, so that heartbeats go on for as long as something is held. What
+was claimed ahead stands in line until there is room for it, and is given back when none comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
-from uuid import UUID, uuid4
 
 from rowcron import database, narrate
-from rowcron.connection import Link
 from rowcron.errors import ClaimLost, RowcronError
-from rowcron.executors import Executor
+from rowcron.executors import Executor, stopped
+from rowcron.link import Link
 from rowcron.log import Log
+from rowcron.members import Member
 from rowcron.models import Outcome, Recorded, Run, Session
 from rowcron.reporter import Reporter
 from rowcron.settings import WorkerSettings
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
 
+PATIENCE = 0.25  # seconds without room after which what was claimed ahead is given back
 SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; we only if it fails
-
-
-class Member:
-    """One registration in `rowcron.worker`."""
-
-    def __init__(self) -> None:
-        self.id: UUID = uuid4()
-        self.held = 0  # runs claimed under it whose end is not settled
-        self.registered = False
-        self.retiring = False  # claims no more; another has taken its place
-        self.lost = False  # declared so by the database
 
 
 class Running:
@@ -45,39 +37,89 @@ class Running:
         self.outage = Outage(log)
         self.executors: dict[str, Executor] = {}
         self.active: dict[int, Run] = {}
+        self.ended = 0  # so many, ever
+        self.enough = settings.concurrency  # active ones, from which on there is no room
+        self._line: dict[int, Run] = {}  # those of `active` that have not begun
+        self._moving = False
         self.reporter = Reporter(info, self, self.outage)
         self._loop = asyncio.get_running_loop()
         self._errands: set[asyncio.Task[None]] = set()
         self._expiry: asyncio.TimerHandle | None = None
         self._next_expiry = float("inf")
 
-    def begin(self, runs: Iterable[Run], member: Member) -> None:
-        """Start what was claimed."""
+    def begin(self, runs: Iterable[Run], member: Member, *, at_once: bool) -> None:
+        """Take what was claimed; start what there is room for, now or soon."""
+        if member.lost:
+            return
+        stood = bool(self._line)
         now = self._loop.time()
         for run in runs:
             run.member = member
             run.started = now
-            grace = self.settings.kill_grace if run.kind in SERVER_WATCHES else 0.0
-            run.expires = now + run.seconds + grace
-            member.held += 1
-            self.active[run.run_id] = run
-            if self.log.audits:
-                narrate.began(self.log, run, str(member.id))
-            if run.expires < self._next_expiry:
-                self._watch(run.expires)
-            try:
-                self.executors[run.kind].start(run)
-            except Exception as error:  # a fault of the executor, not of the job
-                text = f"{type(error).__name__}: {error}"
-                self.done(run, Outcome("failed", "worker", text))
+            member.held.add(run)
+            self.active[run.run_id] = self._line[run.run_id] = run
+        if at_once:
+            self._move()
+        else:
+            self._loop.call_soon(self._move)
+        if self._line and not stood:
+            self._loop.call_later(PATIENCE, self._look_at_line, self.ended)
+
+    def rooms(self) -> dict[str, int]:
+        """Return how many more runs of each kind may be claimed as far as executors are asked."""
+        in_line = Counter(run.kind for run in self._line.values())
+        return {kind: executor.room - in_line[kind] for kind, executor in self.executors.items()}
+
+    def _move(self) -> None:
+        """Start those in line for whom there is room."""
+        if self._moving:  # a run that ends as it starts
+            return
+        self._moving = True
+        now = self._loop.time()
+        while self._line and len(self.active) - len(self._line) < self.settings.concurrency:
+            run = self._line.pop(next(iter(self._line)))
+            self._start(run, now)
+        self._moving = False
+
+    def _start(self, run: Run, now: float) -> None:
+        run.started = now
+        grace = self.settings.kill_grace if run.kind in SERVER_WATCHES else 0.0
+        run.expires = now + run.seconds + grace
+        if self.log.audits:
+            narrate.began(self.log, run, str(run.member.id))
+        if run.expires < self._next_expiry:
+            self._watch(run.expires)
+        if run.kind not in self.executors:  # a database that is not what it should be
+            error = f"this worker was not started with --kind {run.kind}"
+            self.done(run, Outcome("failed", "kind", error))
+            return
+        try:
+            self.executors[run.kind].start(run)
+        except Exception as error:  # a fault of the executor, not of the job
+            text = f"{type(error).__name__}: {error}"
+            self.done(run, Outcome("failed", "worker", text))
+
+    def _look_at_line(self, ended: int) -> None:
+        if self.ended == ended:
+            self.give_back()
+        elif self._line:
+            self._loop.call_later(PATIENCE, self._look_at_line, self.ended)
+
+    def give_back(self) -> None:
+        """Let others have what has not begun."""
+        for run in list(self._line.values()):
+            self.stop(run, "released", 0.0)
 
     def done(self, run: Run, outcome: Outcome) -> None:
         """Take the outcome of a run; a second one is ignored."""
         if self.active.get(run.run_id) is not run:
             return
         del self.active[run.run_id]
+        self.ended += 1
+        if run.hidden is not None:
+            run.hidden.clean(outcome)
         if run.member.lost:
-            run.member.held -= 1
+            run.member.held.discard(run)
             narrate.refused(self.log, run, outcome, again=False)
         elif outcome.in_doubt:
             self.errand(self._settle(run, outcome))
@@ -86,17 +128,20 @@ class Running:
             self.batch_ended()
         else:
             self.reporter.add(run, outcome)
-        self.alarm.set(Event.ROOM)
+        if self._line:
+            self._move()
+        if len(self.active) < self.enough:
+            self.alarm.set(Event.ROOM)
 
     def recorded(self, run: Run, outcome: Outcome) -> None:
         """The database has the outcome."""
-        run.member.held -= 1
+        run.member.held.discard(run)
         if self.log.tells_runs or outcome.outcome != "succeeded":
             narrate.ended(self.log, run, outcome, self._loop.time() - run.started)
 
     def refused(self, run: Run, outcome: Outcome, *, again: bool) -> None:
         """The claim was lost before the report came."""
-        run.member.held -= 1
+        run.member.held.discard(run)
         narrate.refused(self.log, run, outcome, again=again)
 
     def batch_ended(self) -> None:
@@ -130,13 +175,18 @@ class Running:
 
     def stop(self, run: Run, reason: str, grace: float) -> None:
         """Stop a run: `reason` is timeout, cancelled or released."""
-        if run.stopping is None or grace == 0:
+        if self._line.pop(run.run_id, None) is not None:
+            run.stopping = reason
+            self.done(run, stopped(run))
+        elif run.stopping is None or grace == 0:
             run.stopping = run.stopping or reason
             self.executors[run.kind].stop(run, grace)
 
     def stop_all(self, reason: str, grace: float, of: Callable[[Run], bool] | None = None) -> None:
         """Stop everything, or what `of` picks."""
-        for run in [run for run in self.active.values() if of is None or of(run)]:
+        picked = [run for run in self.active.values() if of is None or of(run)]
+        # from the end, so that none begins because one before it has ended
+        for run in reversed(picked):
             self.stop(run, reason, grace)
 
     def cancel(self, run_ids: Iterable[int]) -> None:
@@ -162,13 +212,13 @@ class Running:
         if ahead:
             self._watch(min(ahead))
 
-    def end_session(self, session: Session) -> None:
+    def end_session(self, session: Session, info: str | None = None) -> None:
         """End a session of ours that does not listen; if it is gone, all the better."""
-        self.errand(self._end_session(session))
+        self.errand(self._end_session(session, info or self.info))
 
-    async def _end_session(self, session: Session) -> None:
+    async def _end_session(self, session: Session, info: str) -> None:
         try:
-            await database.terminate(self.info, session)
+            await database.terminate(info, session)
         except RowcronError as error:
             self.log.debug(f"cannot terminate session {session.pid}: {error.message}")
 

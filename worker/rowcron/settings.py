@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from rowcron.addresses import read_allowed
 from rowcron.errors import RowcronError
+from rowcron.limits import read_limits
 
 KINDS = ("sql", "http", "python")
 _UNITS = {
@@ -23,6 +25,7 @@ _UNITS = {
 }  # fmt: skip
 _LENGTH = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)\s*", re.IGNORECASE)
 _CONNECTION = "ROWCRON_CONNECTION_"
+_SECRET = "ROWCRON_SECRET_"
 
 
 class BadSettings(RowcronError):
@@ -52,6 +55,14 @@ def words(value: Any) -> Any:
     return value
 
 
+def allowed(value: Any) -> Any:
+    """Return the items of `--http-allow`, each understood. Raises ValueError."""
+    items = words(value)
+    for item in items if isinstance(items, tuple) else ():
+        read_allowed(item)
+    return items
+
+
 Seconds = Annotated[float, BeforeValidator(seconds)]
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 
@@ -67,6 +78,9 @@ class WorkerSettings(BaseModel):
     concurrency: int = Field(20, ge=1, le=100_000, description="runs at a time, each process")
     processes: int = Field(1, ge=1, le=1024, description="worker processes")
     sql_connections: int = Field(4, ge=1, le=1000, description="SQL jobs at a time, each process")
+    sql_database_url: str | None = Field(
+        None, description="login of the connections on which SQL jobs are executed"
+    )
     app: str | None = Field(None, description="module that registers handlers, as for import")
     handler_database_url: str | None = Field(None, description="login of handlers' connections")
     handler_connections: int = Field(4, ge=1, le=1000, description="of each sort, each process")
@@ -74,6 +88,20 @@ class WorkerSettings(BaseModel):
         default_factory=dict, description="name -> URL, for SQL jobs that name a connection"
     )
     shell_env: Words = Field((), description="environment variables that shell jobs see")
+    shell_user: str | None = Field(None, description="whom shell jobs run as; takes root")
+    shell_limits: Annotated[dict[str, int], BeforeValidator(read_limits)] = Field(
+        default_factory=dict, description="what a shell job may take, as --shell-limit"
+    )
+    http_allow: Annotated[tuple[str, ...], BeforeValidator(allowed)] = Field(
+        (), description="addresses, ranges, hosts that http jobs reach though they are not public"
+    )
+    secrets: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="name -> value, for http and shell jobs"
+    )
+    secrets_dir: Path | None = Field(None, description="directory with a file a secret")
+    event_loop: Literal["auto", "asyncio", "uvloop"] = Field(
+        "auto", description="auto: uvloop's, unless there is none or kinds has shell"
+    )
     lease: Seconds = Field(10.0, ge=1, le=86_400, description="silent for longer: claims are lost")
     poll: Seconds = Field(5.0, ge=0.01, le=3_600, description="the longest sleep")
     grace: Seconds = Field(20.0, ge=0, le=86_400, description="time to finish when asked to stop")
@@ -108,6 +136,12 @@ class WorkerSettings(BaseModel):
             if name.startswith(_CONNECTION) and url
         }
         values["connections"] = named | dict(values.get("connections") or {})
+        secrets = {
+            name.removeprefix(_SECRET): text
+            for name, text in environ.items()
+            if name.startswith(_SECRET)
+        }
+        values["secrets"] = secrets | dict(values.get("secrets") or {})
         return cls.checked(values)
 
     @classmethod
@@ -118,7 +152,8 @@ class WorkerSettings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
-            shown = "" if "url" in name or "connections" in name else f" {first['input']!r}"
+            untold = ("url", "connections", "secrets.")
+            shown = "" if any(word in name for word in untold) else f" {first['input']!r}"
             what = f"option {name.replace('_', '-')}{shown}" if name else "these options"
             raise BadSettings(
                 f"{what} cannot be",
@@ -127,4 +162,10 @@ class WorkerSettings(BaseModel):
             ) from None
 
 
-_VARIABLES = {"queues": "QUEUE", "kinds": "KIND", "connections": "CONNECTIONS_ARE_NAMED_ONE_BY_ONE"}
+_VARIABLES = {
+    "queues": "QUEUE",
+    "kinds": "KIND",
+    "shell_limits": "SHELL_LIMIT",
+    "connections": "CONNECTIONS_ARE_NAMED_ONE_BY_ONE",
+    "secrets": "SECRETS_ARE_NAMED_ONE_BY_ONE",
+}

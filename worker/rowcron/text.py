@@ -1,7 +1,7 @@
 """Text for a terminal: made safe, measured in cells, instants and lengths of time readable.
 
 Whatever comes out of the database may hold escape sequences that would repaint or reprogram a
-terminal. Everything printed passes through `safe`, which makes them visible instead.
+terminal. Everything printed or logged passes through `safe`, which makes them visible instead.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-# Bidirectional controls reorder what follows them, so a name could pretend to be another one.
-_HIDDEN = frozenset("\u061c\u200b\u200e\u200f\u2028\u2029\ufeff") | frozenset(
-    chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-)
+# Controls; formats, bidirectional ones among them, which reorder what follows them, so that a name
+# could pretend to be another one; what is unassigned or private; line and paragraph separators.
+_UNSHOWN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+# Letters and marks that cover no cell or a blank one
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def safe(text: str, *, keep: str = "") -> str:
     r"""Return `text` with control characters spelt out (`\x1b`, `\n`); those in `keep` stay."""
-    if text.isascii() and text.isprintable():
+    if text.isprintable() and (text.isascii() or _BLANK.isdisjoint(text)):
         return text
     return "".join(c if c in keep else _visible(c) for c in text)
 
@@ -28,9 +29,15 @@ def safe(text: str, *, keep: str = "") -> str:
 def _visible(char: str) -> str:
     if char in _NAMED:
         return _NAMED[char]
-    if char in _HIDDEN or unicodedata.category(char) in ("Cc", "Cs"):
+    if char in _BLANK or unicodedata.category(char) in _UNSHOWN:
         code = ord(char)
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+        return (
+            f"\\x{code:02x}"
+            if code < 0x100
+            else f"\\u{code:04x}"
+            if code < 0x10000
+            else f"\\U{code:08x}"
+        )
     return char
 
 

@@ -18,6 +18,9 @@ from rowcron.models import Outcome, Run
 
 Call = Callable[[Run], Outcome]
 
+FIRST = 1  # threads that are made at once; more when these do not keep up
+PATIENCE = 0.001  # seconds after which that is looked at
+
 
 class Stop(BaseException):
     """Raised inside a handler's thread when its run is to stop."""
@@ -25,6 +28,10 @@ class Stop(BaseException):
 
 class Threads:
     """At most `bound` threads, made when they are needed.
+
+    A thousand calls that come together and do nothing but compute are done soonest by few threads,
+    a thousand that wait by a thousand. So few begin, and while calls are left and threads are slow
+    to come back for the next one, their number doubles.
 
     `call` is given a run and must return its outcome whatever happens; when it is interrupted it is
     called again, and sees by `run.stopping` that there is nothing left to do.
@@ -42,19 +49,38 @@ class Threads:
         self._told = False
         self._unanswered: set[int] = set()  # runs that were started
         self._threads = 0
+        self._growing = False
+        self._begun = 0  # calls that threads have taken; may be short by some
         self._lock = threading.Lock()
 
     def start(self, run: Run) -> None:
         """Have a thread execute the run."""
         self._unanswered.add(run.run_id)
-        if len(self._unanswered) > self._threads < self.bound:
-            self._threads += 1
-            threading.Thread(target=self._work, name="rowcron-handler", daemon=True).start()
         self._runs.put(run)
+        if self._threads < min(len(self._unanswered), self.bound):
+            if self._threads < FIRST:
+                self._add(1)
+            elif not self._growing:
+                self._growing = True
+                self.loop.call_later(PATIENCE, self._grow, self._begun)
+
+    def _add(self, count: int) -> None:
+        self._threads += count
+        for _ in range(count):
+            threading.Thread(target=self._work, name="rowcron-handler", daemon=True).start()
+
+    def _grow(self, begun: int) -> None:
+        waiting = self._runs.qsize()
+        if self._begun - begun < self._threads:
+            self._add(min(waiting, self._threads, self.bound - self._threads))
+        self._growing = waiting > 0 and self._threads < self.bound
+        if self._growing:
+            self.loop.call_later(PATIENCE, self._grow, self._begun)
 
     def _work(self) -> None:
         me = threading.get_ident()
         while (run := self._runs.get()) is not None:
+            self._begun += 1
             with self._lock:
                 if run.stopping:
                     continue  # stopped before it began; `stop` has answered
@@ -115,6 +141,8 @@ class Threads:
             self._abandoned.add(thread)
         self._threads -= 1
         self._unanswered.discard(run.run_id)
+        if self._runs.qsize():
+            self._add(1)
         return True
 
     def close(self) -> None:

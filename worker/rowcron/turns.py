@@ -1,4 +1,4 @@
-"""A worker's turns: claim, start, sleep; and the registrations under which it claims.
+"""A worker's turns: claim, start, sleep.
 
 A turn is one claim, which also fires what is due. When it brings less than there is room for,
 nothing is left to do now: the worker says that it goes to sleep, learns for how long, and sleeps
@@ -12,16 +12,22 @@ import asyncio
 from uuid import UUID
 
 from rowcron import database, narrate
-from rowcron.connection import Link
 from rowcron.errors import NotInstalled, NotPermitted, Unavailable, WorkerLost, WrongVersion
+from rowcron.link import Link
 from rowcron.log import Log
+from rowcron.members import Member, Members
 from rowcron.models import Beat
-from rowcron.running import Member, Running
+from rowcron.pace import Pace
+from rowcron.running import Running
 from rowcron.settings import WorkerSettings
 from rowcron.wake import ANYTHING, Alarm, Event
 
 # How often a worker that can take nothing more looks whether something is to be fired: seconds.
 FIRE_PAUSE = 0.25
+NARROW_PAUSE = 0.1  # in a flood of other kinds, how seldom those with little room are asked for
+MANY = 50  # runs that a claim brings, from which on the next one is sent before they begin
+LARGEST = 1_000  # runs asked for in one claim
+MOST_REPORTS = 2_000  # unanswered, and two a slot, beyond which nothing is claimed
 LIGHT = (0.005, 0.2)  # the first and the longest sleep while a sleep announced is not settled
 FULL_SLEEP = 1.0  # the database answers 1 s when runs wait for others to end
 
@@ -39,20 +45,21 @@ class Turns:
         self.running = Running(settings, log, info, self.alarm)
         self.outage = self.running.outage
         self.control = Link(info)
-        self.members = [Member()]
+        self.members = Members(self.control)
         self.change = 0 if log.audits or log.level <= 20 else None
         self.stopping = ""
         self._loop = asyncio.get_running_loop()
+        self._flowing = False  # the last claim brought more than it takes to go on asking
+        self._narrow_at = 0.0
         self._in_vain = 0
-
-    @property
-    def member(self) -> Member:
-        """The registration under which this worker claims."""
-        return self.members[-1]
+        self._held: str | None = None
+        self._told = False  # of something that was not asked about yet
+        self._asked_at = 0.0
+        self._pace = Pace(self._loop.time())
 
     async def register(self) -> None:
         """Make this worker known. Raises `Unavailable`, `NotInstalled`, `WrongVersion`, ..."""
-        member = self.member
+        member = self.members.claiming
         beat = await database.register(self.control, member.id, self.about, self.change)
         self.outage.back("control")
         member.registered = True
@@ -64,77 +71,96 @@ class Turns:
         """Take turns; a database that is away is waited for."""
         while not self.stopping:
             try:
-                if not self.member.registered:
+                if not self.members.claiming.registered:
                     await self.register()
-                await self._retire()
+                await self.members.retire()
                 await self._turn()
                 self.outage.back("control")
             except WorkerLost:
-                self._lost(self.member)
+                self._lost(self.members.claiming)
             except Unavailable as error:
-                self._begin_anew()
+                self.members.begin_anew()
                 await self.alarm.wait(Event.STOP, self.outage.failed("control", error))
             except (NotInstalled, NotPermitted, WrongVersion) as error:
                 # it was there at the start: restored, upgraded or granted just now
                 pause = self.outage.failed("control", Unavailable(error.message, hint=error.hint))
                 await self.alarm.wait(Event.STOP, pause)
-
-    def _begin_anew(self) -> None:
-        """Go on under another registration.
-
-        A crash without synchronous commit, or a failover, may have undone what was committed last:
-        the database then counts runs as held here that this side has finished, or never heard of.
-        They are given back when their registration ends, which is when the runs known here have.
-        """
-        if self.member.registered:
-            self.member.retiring = True
-            self.members.append(Member())
+        self.running.give_back()
 
     async def _turn(self) -> None:
+        self._told |= bool(self.alarm.events & Event.NOTIFIED)
         self.alarm.clear()
         free = self._free()
-        rooms = {kind: executor.room for kind, executor in self.running.executors.items()}
+        rooms = self.running.rooms()
         taking = [kind for kind, room in rooms.items() if room > 0]
-        if free == 0 or not taking:
+        if free <= 0 or not taking:
             await self._wait_for_room()
             return
         # Of SQL jobs no more than there are connections; asked for together with the rest first, so
-        # that one statement tells when there is nothing to do at all.
-        narrow = [room for room in rooms.values() if 0 < room < free]
-        kinds = None if len(taking) == len(rooms) else database.text_array(taking)
-        asked = min([free, *narrow])
-        if await self._claim(asked, kinds) < asked:
-            if not self.stopping:
-                await self._sleep([kind for kind, room in rooms.items() if room == 0])
-            return
+        # that one statement tells when there is nothing to do at all. While much is brought, the
+        # rest goes first, and not in two pieces.
+        narrow = {kind: room for kind, room in rooms.items() if 0 < room < free}
         wide = [kind for kind, room in rooms.items() if room >= free]
-        if narrow and wide and (free := self._free()):
-            await self._claim(free, database.text_array(wide))
+        few = min([free, *narrow.values()])
+        if self._flowing and narrow and wide:
+            # what was brought is started while the next claim is on its way: not often a short one
+            if self._loop.time() > self._narrow_at + NARROW_PAUSE:
+                await self._claim(few, database.text_array(narrow))
+                self._narrow_at = self._loop.time()
+            self._flowing = await self._claim(free, database.text_array(wide)) > few
+        else:
+            kinds = None if len(taking) == len(rooms) else database.text_array(taking)
+            if await self._claim(few, kinds) < few:
+                if not self.stopping:
+                    await self._sleep([kind for kind, room in rooms.items() if room == 0])
+                return
+            if narrow and wide and (free := self._free()):
+                self._flowing = await self._claim(free, database.text_array(wide)) > few
+        if self._told and self._loop.time() - self._asked_at > FIRE_PAUSE:
+            await self._beat(asleep=None)  # never idle, but it may have been a cancel
         await asyncio.sleep(0)
 
     def _free(self) -> int:
-        """Return how many runs may be claimed now; none while reports pile up."""
-        if self.running.reporter.backlog > 2 * self.settings.concurrency + 2_000:
+        """Return how many runs may be claimed now, some ahead; none while reports pile up."""
+        if self._is_choked:
             return 0
-        return self.settings.concurrency - len(self.running.active)
+        running = self.running
+        ahead = self._pace.measure(running.ended, self._loop.time())
+        running.enough = self.settings.concurrency + ahead // 2
+        if len(running.active) >= running.enough:
+            return 0
+        # not all at once, so that a claim is on its way while the one before is worked off
+        return min(self.settings.concurrency + ahead - len(running.active), LARGEST)
+
+    @property
+    def _is_choked(self) -> bool:
+        """Whether the database takes reports too slowly for more runs to be worth claiming."""
+        return self.running.reporter.backlog > 2 * self.settings.concurrency + MOST_REPORTS
 
     async def _claim(self, capacity: int, kinds: str | None = None) -> int:
-        member = self.member
+        member = self.members.claiming
         runs = await database.claim(self.control, member.id, capacity, self.about, kinds)
         if runs:
             self._in_vain = 0
-        self.running.begin(runs, member)
+        # where more is to be had, the next claim is sent before these are started
+        last = len(runs) < min(capacity, MANY)
+        self.running.begin(runs, member, at_once=last)
+        if runs and last:
+            await asyncio.sleep(0)  # handlers begin before anything else is asked
         return len(runs)
 
     async def _wait_for_room(self) -> None:
         """Wait for a slot; meanwhile fire what falls due."""
         pause = FIRE_PAUSE
+        # with reports in the way, room comes when they are answered, be it that nothing runs
+        enough = Event.ROOM | Event.STOP | (Event.FINISHED if self._is_choked else 0)
         while not self.stopping:
-            if await self.alarm.wait(ANYTHING & ~Event.FINISHED, pause) & (Event.ROOM | Event.STOP):
+            if await self.alarm.wait(enough | Event.NOTIFIED, pause) & enough:
                 return
             self.alarm.clear(Event.NOTIFIED)
+            await self.members.retire()
             beat = await self._beat(asleep=False)
-            pause = self._longest_sleep()
+            pause = self.longest_sleep()
             if beat.wake_after is not None:
                 if beat.wake_after <= 0:
                     await self._claim(0)
@@ -146,8 +172,9 @@ class Turns:
         """Sleep until there is something to do; of the kinds `full` no more can be taken now."""
         light, longest = LIGHT
         while not self.stopping:
+            await self.members.retire()
             beat = await self._beat(asleep=True)
-            pause, due = self._longest_sleep(), False
+            pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
             if beat.wake_after is None or beat.wake_after > 0:
                 self._in_vain = 0
             if beat.wake_after is not None and beat.wake_after <= pause:
@@ -183,38 +210,25 @@ class Turns:
                 return events
             self.alarm.clear(Event.ROOM)
 
-    def _longest_sleep(self) -> float:
+    def longest_sleep(self) -> float:
+        """Return how long this worker sleeps if nothing wakes it: seconds."""
         return min(self.settings.poll, self.settings.lease / 2)
 
-    async def _beat(self, *, asleep: bool) -> Beat:
-        beat = await database.heartbeat(self.control, self.member.id, asleep, self.change)
+    async def _beat(self, *, asleep: bool | None) -> Beat:
+        self._told, self._asked_at = False, self._loop.time()
+        beat = await database.heartbeat(self.control, self.members.claiming.id, asleep, self.change)
         self._heard(beat)
         return beat
 
     def _heard(self, beat: Beat) -> None:
+        if beat.held != self._held:
+            self._held = beat.held
+            narrate.held(self.log, beat.held)
         self.running.cancel(beat.cancels)
         for change in beat.changes:
             if self.change:
                 narrate.changed(self.log, change)
             self.change = change["id"]
-
-    async def _retire(self) -> None:
-        for member in self.members[:-1]:
-            if member.held == 0 or member.lost:
-                self.members.remove(member)
-                if not member.lost:
-                    await self.farewell(member)
-
-    async def farewell(self, member: Member) -> None:
-        """Give back what is still held under a registration, and end it."""
-        try:
-            await database.heartbeat(self.control, member.id, stopping=True)
-        except WorkerLost:
-            return
-
-    def holding(self) -> list[UUID]:
-        """Return the registrations that must not be forgotten by the database."""
-        return [member.id for member in list(self.members) if member.held and not member.lost]
 
     def heard_in_thread(self, _worker: UUID, beat: Beat) -> None:
         """Take what the heartbeat's thread was answered."""
@@ -225,18 +239,19 @@ class Turns:
         """Learn from the heartbeat's thread that a registration was declared lost."""
         self._loop.call_soon_threadsafe(self._lost_by_id, worker)
 
+    def pulse_away_in_thread(self) -> None:
+        """Learn that the heartbeat's thread cannot speak; give a sign of life instead."""
+        self._loop.call_soon_threadsafe(self.alarm.set, Event.NOTIFIED)
+
     def _lost_by_id(self, worker: UUID) -> None:
-        for member in self.members:
-            if member.id == worker and not member.lost:
-                self._lost(member)
+        if (member := self.members.known(worker)) is not None:
+            self._lost(member)
 
     def _lost(self, member: Member) -> None:
         """Declared lost: what runs under it is somebody else's now."""
-        member.lost = member.retiring = True
-        text = f"worker {member.id} was declared lost (RCWRK); stopping {member.held} runs"
+        self.members.lose(member)
+        text = f"worker {member.id} was declared lost (RCWRK); stopping {len(member.held)} runs"
         self.log.event("lost", text, "warning", worker=str(member.id), code="RCWRK")
-        if member is self.member:
-            self.members.append(Member())
         self.running.stop_all(
             "released", self.settings.kill_grace, lambda run: run.member is member
         )

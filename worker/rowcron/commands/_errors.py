@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import IO, Any
 
 import click
@@ -24,7 +25,9 @@ class Failure(click.ClickException):
             if text:
                 lines = safe(text.strip(), keep="\n").replace("\n", "\n  ")
                 head = click.style(f"{title}:", bold=True, fg="red" if title == "Error" else None)
-                click.echo(f"{head} {lines}", file=file, err=True)
+                # click asks the command's context about colours, which is gone by now
+                color = False if os.environ.get("NO_COLOR") else None
+                click.echo(f"{head} {lines}", file=file, err=True, color=color)
 
 
 def failure(error: BaseException) -> Failure | None:

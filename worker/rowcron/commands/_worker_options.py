@@ -20,6 +20,12 @@ OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("concurrency", "concurrency", "NUMBER", "Runs at a time in each process. [default: 20]"),
     ("processes", "processes", "NUMBER", "Worker processes. [default: 1]"),
     ("sql-connections", "sql_connections", "NUMBER", "SQL jobs at a time. [default: 4]"),
+    (
+        "sql-database-url",
+        "sql_database_url",
+        "URL",
+        "Login for executing SQL jobs; rowcron_execute is enough for it. [default: the worker's]",
+    ),
     ("app", "app", "MODULE", "Module that registers Python handlers."),
     (
         "handler-database-url",
@@ -29,6 +35,28 @@ OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("handler-connections", "handler_connections", "NUMBER", "How many of those. [default: 4]"),
     ("shell-env", "shell_env", "NAME", "Variables that shell jobs see (repeatable)."),
+    ("shell-user", "shell_user", "USER", "Whom shell jobs run as; the worker must be root."),
+    (
+        "shell-limit",
+        "shell_limits",
+        "WHAT=MOST",
+        "What each shell job may take: cpu=60 s, memory=1 GB, files=100, file-size=1 GB,"
+        " processes=50 (repeatable).",
+    ),
+    (
+        "http-allow",
+        "http_allow",
+        "WHERE",
+        "What http jobs reach beside public addresses: 10.0.0.0/8, shop.internal, *.lan,"
+        " localhost:8080 (repeatable).",
+    ),
+    (
+        "secrets-dir",
+        "secrets_dir",
+        "DIRECTORY",
+        "A file for each ${secret:NAME} that is not in ROWCRON_SECRET_NAME.",
+    ),
+    ("event-loop", "event_loop", "LOOP", "auto, asyncio, uvloop. [default: auto]"),
     ("lease", "lease", "TIME", "Silent for longer, its claims are lost. [default: 10 s]"),
     ("poll", "poll", "TIME", "The longest sleep. [default: 5 s]"),
     ("grace", "grace", "TIME", "Time for runs to end when stopping. [default: 20 s]"),
@@ -38,7 +66,7 @@ OPTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("log-file-size", "log_file_size", "BYTES", "Rotated at this size. [default: 50000000]"),
     ("log-file-count", "log_file_count", "NUMBER", "Rotated files kept. [default: 5]"),
 )
-LISTS = ("queues", "kinds", "shell_env")
+LISTS = ("queues", "kinds", "shell_env", "shell_limits", "http_allow")
 
 
 def variable(option: str) -> str:

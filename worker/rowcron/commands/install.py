@@ -6,13 +6,19 @@ import click
 
 from rowcron.commands._base import command, session, with_database
 from rowcron.target import Named, find
+from rowcron.text import safe
 
 
 @command("install", "rowcron install --database-url postgresql://admin@db.example.org/app")
 @click.option("--print", "print_", is_flag=True, help="Print the SQL instead; needs no database.")
 @click.option("--force", is_flag=True, help="Apply the chapters even if nothing changed.")
+@click.option(
+    "--single-role",
+    is_flag=True,
+    help="Make no roles: yours plays all parts.",
+)
 @with_database
-def install(named: Named, print_: bool, force: bool) -> None:
+def install(named: Named, print_: bool, force: bool, single_role: bool) -> None:
     """Install the schema in a database, or bring it up to date.
 
     One transaction; applying it again changes nothing. The role needs to create roles and to
@@ -25,8 +31,15 @@ def install(named: Named, print_: bool, force: bool) -> None:
         return
     target = find(named)
     with session(named) as client:
-        where = client.conn.info.dbname
-    done = installer.install(target.conninfo, force=force)
+        where = safe(client.conn.info.dbname)
+    done = installer.install(target.conninfo, force=force, single_role=single_role)
+    if done.single_role is not None:
+        click.echo(
+            f"Warning: role {done.single_role} plays all parts here: every job has all its rights,"
+            " and so has every worker. When an administrator has made rowcron's roles, run"
+            " rowcron install again.",
+            err=True,
+        )
     if not done.changed:
         click.echo(f"rowcron {done.version} is there already in database {where}")
     elif done.previous in (None, done.version):

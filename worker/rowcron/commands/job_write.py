@@ -119,7 +119,9 @@ def _tell(client: Client, number: object, done: str, as_json: bool) -> None:
         print_json(found[0] if found else {"id": number})
         return
     row = found[0] if found else {"name": number}
-    click.echo(f"{done} {safe(str(row['name']))}: {row.get('english') or 'only on demand'}")
+    click.echo(
+        f"{done} {safe(str(row['name']))}: {safe(str(row.get('english') or 'only on demand'))}"
+    )
     if not row.get("enabled", True):
         click.echo(f"it is paused until: rowcron job resume {shlex.quote(safe(str(row['name'])))}")
     elif row.get("next_run_at"):

@@ -177,7 +177,8 @@ def output(named: Named, run: int, attempt: int | None, as_json: bool) -> None:
     else:
         sys.stdout.buffer.write(text.encode())
     if row["error"]:
-        click.echo(f"{row['outcome']}: {safe(row['error'], keep=chr(10))}", err=True)
+        lines = safe(row["error"], keep="\n").replace("\n", "\n  ")
+        click.echo(f"{row['outcome']}: {lines}", err=True)
 
 
 for each in (list_, cancel, retry, output):

@@ -18,6 +18,7 @@ from rowcron.commands._base import (
 )
 from rowcron.commands._signals import stoppable, undisturbed
 from rowcron.commands._watch import kept_alive
+from rowcron.commands._web_beside import web_beside
 from rowcron.commands._worker_options import worker_options, worker_settings
 from rowcron.target import Named
 from rowcron.text import safe
@@ -39,6 +40,13 @@ from rowcron.text import safe
     show_envvar=True,
     help="Let the embedded server listen on 127.0.0.1, too, with a password.",
 )
+@click.option(
+    "--web",
+    is_flag=True,
+    envvar="ROWCRON_WEB",
+    show_envvar=True,
+    help="Serve the pages and the HTTP API, too, and print a URL that lets in once, as you.",
+)
 @worker_options
 @data_option
 @click.option(
@@ -53,25 +61,31 @@ def up(
     data: Path | None,
     port: int | None,
     samples: bool | None,
+    web: bool,
     **options: Any,
 ) -> None:
     """Start everything here: a database, a worker, sample jobs.
 
     Without --database-url it starts a PostgreSQL of its own, which is kept in --data and stops
-    with the command. Ctrl-C lets runs end, a second one stops at once.
+    with the command. http jobs reach this machine unless --http-allow says otherwise. Ctrl-C lets
+    runs end, a second one stops at once.
     """
     given = named(database_url, data)
     if given.database_url and not given.data_typed:
         if port is not None:
             raise click.UsageError("--port is the embedded server's; --database-url names another")
+        if web:
+            raise click.UsageError(
+                "--web is the embedded server's; rowcron web serves any database"
+            )
         code = _on_given(given, bool(samples), options)
     else:
-        code = _on_embedded(given.data, port, samples, options)
+        code = _on_embedded(given.data, port, samples, options, web)
     raise click.exceptions.Exit(code)
 
 
 def _on_embedded(
-    data: Path | None, port: int | None, samples: bool | None, options: dict[str, Any]
+    data: Path | None, port: int | None, samples: bool | None, options: dict[str, Any], web: bool
 ) -> int:
     from rowcron.embedded import EmbeddedServer
     from rowcron.loop import serve
@@ -91,8 +105,10 @@ def _on_embedded(
                 added = _samples(client) if wanted else []
                 version = client.conn.info.parameter_status("server_version") or ""
                 url = os.environ.get("ROWCRON_HANDLER_DATABASE_URL") or server.owner_url
+                # Whoever inserts jobs here sits at this machine: what it serves is theirs already.
+                near = os.environ.get("ROWCRON_HTTP_ALLOW") or "127.0.0.0/8,::1"
                 settings = worker_settings(
-                    {"handler_database_url": url} | _set(options),
+                    {"handler_database_url": url, "http_allow": (near,)} | _set(options),
                     server.worker_url,
                     connections={"admin": server.admin_url},
                 )
@@ -103,7 +119,7 @@ def _on_embedded(
             if added:
                 here = f" --data {shlex.quote(str(data))}" if data else ""
                 click.echo(f"Three sample jobs were added: rowcron job list{here}\n")
-            with kept_alive(server):
+            with kept_alive(server), web_beside(server.owner_url if web else None):
                 return serve(settings)
         finally:
             with undisturbed():

@@ -19,6 +19,7 @@ from rowcron.models import Outcome, Run, Session
 if TYPE_CHECKING:
     from rowcron.log import Log
     from rowcron.settings import WorkerSettings
+    from rowcron.wake import Outage
 
 GROUP = "rowcron.executors"
 OURS = ("sql", "shell", "http", "python")
@@ -30,6 +31,7 @@ class Host(Protocol):
 
     settings: WorkerSettings
     log: Log
+    outage: Outage
 
     def done(self, run: Run, outcome: Outcome) -> None:
         """Take the outcome of a run that was started. Once a run, from the loop's thread."""
@@ -37,8 +39,8 @@ class Host(Protocol):
     def make_room(self) -> None:
         """Learn that `room` has grown."""
 
-    def end_session(self, session: Session) -> None:
-        """End a database session of ours that does not listen."""
+    def end_session(self, session: Session, info: str | None = None) -> None:
+        """End a database session of ours that does not listen; `info` logs in as its role."""
 
 
 class Executor(Protocol):

@@ -1,186 +1,141 @@
-"""kind http: one request. The command is `[METHOD] URL`, then header lines, one of ours among them:
+"""kind http: one request. The command is `[METHOD] URL`, then header lines, two of ours among them:
 
     POST https://example.org/hooks/42
-    X-Team: billing
+    Authorization: Bearer ${secret:HOOK_TOKEN}
     Expect-Status: 200-299, 404
+    Follow-Redirects: 3
 
 Without a method it is GET, or POST when there are arguments, which become the body as JSON. A
-header Idempotency-Key is the same for every attempt. Redirects are not followed. Of the answer's
-body the first 64 KiB are kept, and no more is read.
+header Idempotency-Key is the same for every attempt. Redirects are followed only as often as the
+command says, each address judged like the first; to another origin no secret goes along. Of the
+answer's body the first 64 KiB are kept, no more is read, and nothing is unpacked. Nothing is
+remembered between requests, cookies included, and no proxy is taken from the environment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from rowcron import __version__
+from rowcron.addresses import Gate
 from rowcron.capture import LIMIT, head
+from rowcron.exchange import REDIRECTS, Answer, ask
 from rowcron.executors import TaskExecutor
 from rowcron.models import Outcome, Run
+from rowcron.request import BadRequest, Request, read_command
+from rowcron.secrets import NoSecret, Secrets, fill, json_text
 
 if TYPE_CHECKING:
-    import httpx
+    import httpcore
 
-BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 RETRY_AFTER = frozenset({429, 503})
 LONGEST_RETRY_AFTER = 86_400.0
-EXPECTED = "200-299"
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_RANGE = re.compile(r"\s*([1-5]\d\d)\s*(?:-\s*([1-5]\d\d)\s*)?")
-
-
-class BadRequest(Exception):
-    """The command is not a request."""
-
-
-class Request(NamedTuple):
-    """A command, read."""
-
-    method: str | None
-    url: str
-    headers: list[tuple[str, str]]
-    expected: list[tuple[int, int]]
-    expected_text: str
-
-
-def read_command(command: str) -> Request:
-    """Return the request that a command asks for. Raises `BadRequest`."""
-    first, *rest = command.strip().splitlines() or [""]
-    method, _, url = first.strip().rpartition(" ")
-    method = method.strip().upper()
-    if method and not _TOKEN.fullmatch(method):
-        raise BadRequest(f"first line is not [METHOD] URL: {first!r}")
-    try:
-        parts = urlsplit(url)
-        port_is_fine = parts.port is None or parts.port > 0
-    except ValueError:
-        parts, port_is_fine = urlsplit(""), False
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname or not port_is_fine:
-        raise BadRequest(f"not an http or https URL: {url!r}")
-    headers, expected = [], EXPECTED
-    for line in rest:
-        if not line.strip():
-            continue
-        name, colon, value = line.partition(":")
-        name, value = name.strip(), value.strip()
-        if not colon or not _TOKEN.fullmatch(name) or not value.isprintable():
-            raise BadRequest(f"not a header line (Name: value): {line!r}")
-        if name.lower() == "expect-status":
-            expected = value
-        else:
-            headers.append((name, value))
-    return Request(method or None, url, headers, read_statuses(expected), expected)
-
-
-def read_statuses(text: str) -> list[tuple[int, int]]:
-    """Return the ranges in `200-299, 404`. Raises `BadRequest`."""
-    ranges = []
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part)
-        if match is None:
-            raise BadRequest(f"Expect-Status wants statuses such as 200-299, 404; got {text!r}")
-        ranges.append((int(match[1]), int(match[2] or match[1])))
-    return ranges
 
 
 class Executor(TaskExecutor):
-    """Sends requests through one client, which keeps its connections."""
+    """Sends requests through one pool, which keeps its connections."""
 
     def __init__(self, host: Any) -> None:
         super().__init__(host)
-        self._client: asyncio.Task[httpx.AsyncClient] | None = None
+        self.secrets = Secrets(host.settings)
+        self.gate = Gate(host.settings.http_allow)
+        self._pool: asyncio.Task[httpcore.AsyncConnectionPool] | None = None
 
-    async def _make_client(self) -> httpx.AsyncClient:
-        await asyncio.to_thread(import_module, "httpx")
-        import httpx
+    async def _make_pool(self) -> httpcore.AsyncConnectionPool:
+        await asyncio.to_thread(import_module, "rowcron.guarded")
+        httpx = await asyncio.to_thread(import_module, "httpx")
+        import httpcore
+
+        from rowcron.guarded import GuardedBackend
 
         bound = self.host.settings.concurrency
-        limits = httpx.Limits(max_connections=bound, max_keepalive_connections=min(bound, 100))
-        return httpx.AsyncClient(
-            follow_redirects=False,
-            limits=limits,
-            timeout=httpx.Timeout(None, connect=30.0),
-            headers={"User-Agent": f"rowcron/{__version__}", "Accept-Encoding": "identity"},
+        return httpcore.AsyncConnectionPool(
+            # certificates as SSL_CERT_FILE says: the worker's, not a job's
+            ssl_context=await asyncio.to_thread(httpx.create_ssl_context),
+            max_connections=bound,
+            max_keepalive_connections=min(bound, 100),
+            keepalive_expiry=5.0,
+            network_backend=GuardedBackend(self.gate),
         )
 
-    async def client(self) -> httpx.AsyncClient:
-        """Return the client, made at the first request.
+    async def pool(self) -> httpcore.AsyncConnectionPool:
+        """Return the pool, made at the first request.
 
         Importing httpx takes a tenth of a second.
         """
-        if self._client is None:
-            self._client = asyncio.create_task(self._make_client())
-        return await asyncio.shield(self._client)
+        if self._pool is None:
+            self._pool = asyncio.create_task(self._make_pool())
+        return await asyncio.shield(self._pool)
 
     async def close(self) -> None:
-        """Close the client's connections."""
-        if self._client is not None:
-            await (await self._client).aclose()
+        """Close the pool's connections."""
+        if self._pool is not None:
+            await (await self._pool).aclose()
 
     async def execute(self, run: Run) -> Outcome:
         """Send the request; an unexpected status is a failure."""
         try:
-            request = read_command(run.command)
+            values = self.secrets.of(run)
+            request = read_command(run.command, values)
+        except NoSecret as error:
+            return Outcome("fatal", "secret", str(error))
         except BadRequest as error:
             return Outcome("fatal", "command", str(error))
         body = run.args_json if run.args else None
-        method = request.method or ("GET" if body is None else "POST")
-        headers = [("Idempotency-Key", str(run.idempotency_key)), *request.headers]
-        if method in BODILESS:
-            body = None
-        elif body is not None and not any(n.lower() == "content-type" for n, _ in headers):
-            headers.append(("Content-Type", "application/json"))
-        client = await self.client()
+        if body is not None and run.args_secrets is not None:
+            body = fill(body.decode(), values, json_text).encode()
+        pool = await self.pool()
+        import httpcore
         import httpx
 
+        from rowcron.guarded import Blocked
+
+        kept = LIMIT + (run.hidden.margin if run.hidden else 0)
+        key = str(run.idempotency_key)
         try:
-            async with client.stream(
-                method, request.url, content=body, headers=headers
-            ) as response:
-                kept = bytearray()
-                async for chunk in response.aiter_raw(16_384):
-                    kept += chunk
-                    if len(kept) > LIMIT:
-                        break
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            answer = await ask(pool, request, body, key, kept, bool(run.args_secrets))
+        except Blocked as error:
+            return Outcome("fatal", "blocked", str(error))
+        except (httpx.InvalidURL, httpcore.UnsupportedProtocol, UnicodeError) as error:
             return Outcome("fatal", "command", f"{type(error).__name__}: {error}")
-        except httpx.HTTPError as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             return Outcome("failed", "connection", text)
-        return outcome_of(request, response, bytes(kept))
+        output = run.hidden.head(answer.body) if run.hidden else head(answer.body)
+        return outcome_of(request, answer, output)
 
 
-def outcome_of(request: Request, response: httpx.Response, body: bytes) -> Outcome:
+def outcome_of(request: Request, answer: Answer, output: str | None) -> Outcome:
     """Return what an answer means."""
-    status = response.status_code
+    status = answer.status
     result = f'{{"status": {status}}}'
-    output = head(body)
     if any(low <= status <= high for low, high in request.expected):
         return Outcome("succeeded", None, None, output, result)
-    error = f"status {status} {response.reason_phrase}, expected {request.expected_text}"
-    if location := response.headers.get("location"):
+    error = f"status {status} {answer.phrase}, expected {request.expected_text}"
+    if location := answer.headers.get("location"):
         error += f"; it redirects to {location}, which is not followed"
-    later = retry_after(response) if status in RETRY_AFTER else None
+        if answer.stray:
+            error += f": {answer.stray}"
+        elif request.redirects and status in REDIRECTS:
+            error += f": {request.redirects} were"
+    later = retry_after(answer.headers) if status in RETRY_AFTER else None
     return Outcome("failed", "status", error, output, result, later)
 
 
-def retry_after(response: httpx.Response) -> float | None:
+def retry_after(headers: dict[str, str]) -> float | None:
     """Return how many seconds the server asks us to wait, a day at most.
 
     A date is compared with the answer's own Date, not with any clock of ours.
     """
-    text = response.headers.get("retry-after", "").strip()
+    text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), LONGEST_RETRY_AFTER)
     try:
         then = parsedate_to_datetime(text)
-        now = parsedate_to_datetime(response.headers["date"])
+        now = parsedate_to_datetime(headers["date"])
     except (KeyError, ValueError, TypeError):
         return None
     gap = (_aware(then) - _aware(now)).total_seconds()

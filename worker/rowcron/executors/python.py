@@ -10,14 +10,14 @@ executes Python again.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Coroutine
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from rowcron.capture import describe, result_and_output
-from rowcron.connection import conninfo
+from rowcron.connection import conninfo, cut
 from rowcron.executors import UNBOUNDED, Host, stopped
-from rowcron.handed import Pools, await_call, call, cut
+from rowcron.handed import Pools, await_call, call
 from rowcron.handlers import HANDLERS, Abandon, Handler, RetryAfter
 from rowcron.models import Outcome, Run
 from rowcron.threads import Stop, Threads
@@ -61,35 +61,27 @@ class Executor:
         elif not handler.is_async:
             self.threads.start(run)
         else:
-            try:
-                coroutine = self._coroutine(handler, run)
-            except Exception as error:
-                self.host.done(run, failure(error))
-                return
-            run.state = task = self.loop.create_task(coroutine)
-            task.add_done_callback(partial(self._ended, run))
+            # loop.create_task, a generated name and a callback for the end would double the cost
+            coroutine = self._await(handler, run)
+            run.state = asyncio.Task(coroutine, loop=self.loop, name=handler.name)
 
-    def _coroutine(self, handler: Handler, run: Run) -> Coroutine[Any, Any, Any]:
-        if handler.connection is None:
-            made: Coroutine[Any, Any, Any] = handler.function(**handler.arguments(run))
-            return made
-        assert self.pools is not None
-        return await_call(
-            self.pools,
-            run,
-            lambda connection: handler.function(**handler.arguments(run, connection)),
-            success,
-            failure,
-        )
-
-    def _ended(self, run: Run, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            outcome = stopped(run) if run.stopping else failure(asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
+    async def _await(self, handler: Handler, run: Run) -> None:
+        try:
+            if handler.connection is None:
+                outcome = success(await handler.function(**handler.arguments(run)))
+            else:
+                assert self.pools is not None
+                outcome = await await_call(
+                    self.pools,
+                    run,
+                    lambda connection: handler.function(**handler.arguments(run, connection)),
+                    success,
+                    failure,
+                )
+        except asyncio.CancelledError as error:
+            outcome = stopped(run) if run.stopping else failure(error)
+        except BaseException as error:  # sys.exit() of a handler must not end the worker
             outcome = failure(error)
-        else:
-            value = task.result()
-            outcome = value if type(value) is Outcome else success(value)
         self.host.done(run, outcome)
 
     def _call(self, run: Run) -> Outcome:
@@ -116,6 +108,10 @@ class Executor:
         """Cancel the task or interrupt the thread; after `grace` seconds go on without them."""
         if isinstance(run.state, asyncio.Task):
             run.state.cancel()
+            coroutine = cast("Coroutine[Any, Any, None]", run.state.get_coro())
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                self.host.done(run, stopped(run))  # it never begins
+                return
         elif not self.threads.stop(run):
             self.host.done(run, stopped(run))
             return

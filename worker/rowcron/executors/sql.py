@@ -16,32 +16,40 @@ from typing import Any
 import psycopg
 
 from rowcron import database, nonatomic
-from rowcron.connection import connect, conninfo
+from rowcron.capture import LIMIT
+from rowcron.connection import connect, conninfo, cut
 from rowcron.errors import ClaimLost, RowcronError, Unavailable
 from rowcron.executors import Host, stopped
-from rowcron.handed import cut
+from rowcron.handed import is_alive
 from rowcron.models import Outcome, Recorded, Run, Session
+from rowcron.silence import Watch
+from rowcron.wire import Wire
 
 QUERY_CANCELED = "57014"
 TRIES = 10  # to get a connection for a run that is claimed already
 CUT_AFTER = 5.0  # seconds between terminating a session and giving up on its connection
 CANCEL_AGAIN = 0.1  # seconds
 SLOW = 1.0  # seconds; what is assumed before anything is known
-AHEAD = 0.05  # seconds' worth of runs taken beyond the lanes
-MOST_AHEAD = 200
+AHEAD = 0.1  # seconds' worth of runs taken beyond the lanes; a claim costs as much as 50 runs in it
+MOST_AHEAD = 500
 PATIENCE = 1.0  # seconds that such a run waits before it is given back
+BULKY = 1_000_000  # characters of one notice, after which its connection is not kept
 
 
 class Lane:
     """One connection and what it executes."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.part = f"execution {number}"  # of what may be away
         self.connection: psycopg.AsyncConnection[Any] | None = None
+        self.wire: Wire | None = None  # over that connection, unless a job named its own
         self.session: Session | None = None
+        self.watch = False  # the server can notice that we are gone
         self.run: Run | None = None
         self.wanted: asyncio.Future[None] | None = None  # set while it is idle
         self.task: asyncio.Task[None] | None = None
         self.cancelling: asyncio.Task[None] | None = None
+        self.bulky = False
 
 
 class Executor:
@@ -58,6 +66,7 @@ class Executor:
         self.idle: list[Lane] = []
         self.waiting: deque[Run] = deque()
         self.held = 0
+        self.looking: asyncio.TimerHandle | None = None  # at what waits
         self.pace = SLOW  # seconds that a run takes, lately
 
     @property
@@ -71,20 +80,27 @@ class Executor:
     async def open(self) -> None:
         """Make the lanes; each connects when it is first used."""
         settings = self.host.settings
-        self.info = conninfo(settings.database_url)
+        named = settings.sql_database_url
+        self.info = conninfo(
+            named or settings.database_url, "sql-database-url" if named else "database-url"
+        )
         self.loop = asyncio.get_running_loop()
+        self.watch = Watch(self.info, short=False)
         bound = min(settings.sql_connections, settings.concurrency)
-        self.lanes = [Lane() for _ in range(bound)]
+        self.lanes = [Lane(number) for number in range(bound)]
         for lane in self.lanes:
             lane.task = self.loop.create_task(self._work(lane))
 
     async def close(self) -> None:
         """Close the connections."""
+        self.watch.close()
+        if self.looking is not None:
+            self.looking.cancel()
         for lane in self.lanes:
             if lane.task is not None:
                 lane.task.cancel()
-            if lane.connection is not None:
-                await lane.connection.close()
+            if lane.wire is not None:
+                lane.wire.close()
 
     def start(self, run: Run) -> None:
         """Give the run to the next lane that is free."""
@@ -94,8 +110,8 @@ class Executor:
             wanted = self.idle.pop().wanted
             assert wanted is not None
             wanted.set_result(None)
-        else:
-            self.loop.call_later(PATIENCE, self._give_back, run)
+        elif self.looking is None:
+            self.looking = self.loop.call_later(PATIENCE, self._give_back)
 
     async def _work(self, lane: Lane) -> None:
         while True:
@@ -103,6 +119,7 @@ class Executor:
                 self.idle.append(lane)
                 lane.wanted = self.loop.create_future()
                 await lane.wanted
+                self._look_after(lane)
                 continue
             run = self.waiting.popleft()
             lane.run, run.state = run, lane
@@ -115,39 +132,65 @@ class Executor:
             if lane.cancelling is not None:  # it must not strike the next run
                 await asyncio.wait((lane.cancelling,))
                 lane.cancelling = None
+            if lane.bulky and lane.wire is not None:
+                # libpq's buffer has grown to hold what the job said, and would stay so
+                lane.bulky = False
+                lane.wire.close()
             took = max(self.loop.time() - begin, 0.0001)
             self.pace += (took - self.pace) * (0.1 if took < self.pace else 0.5)
             self._done(run, outcome)
+
+    def _look_after(self, lane: Lane) -> None:
+        """Let go of a connection that was cut while it lay idle: it must not cost a run a loss."""
+        wire = lane.wire
+        if wire is not None and not wire.connection.closed and not is_alive(wire.connection):
+            wire.close()
 
     def _done(self, run: Run, outcome: Outcome) -> None:
         self.held -= 1
         self.host.done(run, outcome)
 
-    def _give_back(self, run: Run) -> None:
-        if run.state is None and run in self.waiting:
+    def _give_back(self) -> None:
+        """Give back what has waited for too long; those in front have waited longest."""
+        latest = self.loop.time() - PATIENCE
+        while self.waiting and self.waiting[0].started <= latest:
             self.pace = SLOW
-            self.waiting.remove(run)
-            self._done(run, Outcome("released", "released"))
+            self._done(self.waiting.popleft(), Outcome("released", "released"))
+        self.looking = None
+        if self.waiting:
+            again = self.waiting[0].started + PATIENCE
+            self.looking = self.loop.call_at(again, self._give_back)
 
     async def _execute(self, lane: Lane, run: Run) -> Outcome:
         if run.connection_name is not None:
             return await nonatomic.execute(self.host, lane, run)
-        connection = await self._connected(lane, run)
-        if isinstance(connection, Outcome):
-            return connection
-        if run.stopping is not None:
-            return stopped(run)
+        wire = await self._connected(lane, run)
+        if isinstance(wire, Outcome):
+            return wire
+        part, connection = lane.part, wire.connection
+        self.watch.begin(connection)
         try:
-            recorded, text = await database.execute(connection, run)
-        except ClaimLost as error:
-            return Outcome("lost", "claim", error.message, recorded=Recorded("lost", True, None))
-        except RowcronError as error:
-            return self._broken(lane, run, error)
+            while run.stopping is None:
+                try:
+                    recorded, text = await database.execute(wire, run, watch=lane.watch)
+                    break
+                except RowcronError as error:
+                    if not self._in_trouble(connection, run, error):
+                        return self._broken(lane, run, error)
+                    # no room for its record, say: all is rolled back, and not for the job's fault
+                    await asyncio.sleep(self.host.outage.failed(part, error))
+            else:
+                return stopped(run)
+        finally:
+            self.watch.end(connection)
+            self.host.outage.back(part)
         reason = None if recorded.outcome == "succeeded" else run.stopping
         return Outcome(recorded.outcome, reason, text, recorded=recorded)
 
-    async def _connected(self, lane: Lane, run: Run) -> psycopg.AsyncConnection[Any] | Outcome:
+    async def _connected(self, lane: Lane, run: Run) -> Wire | Outcome:
         """Return the lane's connection, or what becomes of a run for which there is none."""
+        if lane.wire is not None and not lane.wire.connection.closed and run.stopping is None:
+            return lane.wire
         for attempt in range(TRIES):
             if run.stopping is not None:
                 return stopped(run)
@@ -158,16 +201,29 @@ class Executor:
             await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
         return Outcome("released", "connection", f"no connection to execute it: {trouble}")
 
+    @staticmethod
+    def _in_trouble(
+        connection: psycopg.AsyncConnection[Any], run: Run, error: RowcronError
+    ) -> bool:
+        return (
+            run.stopping is None
+            and isinstance(error, Unavailable)
+            and error.code != QUERY_CANCELED
+            and not connection.closed
+        )
+
     def _broken(self, lane: Lane, run: Run, error: RowcronError) -> Outcome:
         assert lane.connection is not None
+        if isinstance(error, ClaimLost):
+            return Outcome("lost", "claim", error.message, recorded=Recorded("lost", True, None))
         if not lane.connection.closed:  # refused before the job began, and rolled back
             if run.stopping is not None:
                 return stopped(run)
             reason = "timeout" if error.code == QUERY_CANCELED else "refused"
             return Outcome("failed", reason, error.message)
-        lane.connection = None
+        lane.connection = lane.wire = None
         if lane.session is not None:
-            self.host.end_session(lane.session)
+            self.host.end_session(lane.session, self.info)
         if run.stopping is None:
             return Outcome("lost", "connection", error.message, in_doubt=True)
         outcome = stopped(run)
@@ -177,29 +233,34 @@ class Executor:
             outcome.error = f"did not end when its timeout of {run.timeout} had passed; terminated"
         return outcome
 
-    async def _open(self, lane: Lane) -> psycopg.AsyncConnection[Any]:
-        if lane.connection is None or lane.connection.closed:
-            lane.session = None
+    async def _open(self, lane: Lane) -> Wire:
+        if lane.wire is None or lane.wire.connection.closed:
+            lane.session = lane.wire = None
             lane.connection = connection = await connect(self.info)
             connection.add_notice_handler(lambda notice: self._notice(lane, notice))
             try:
-                lane.session = await database.session_of(connection)
+                lane.watch, lane.session = await database.introduce(connection)
             except psycopg.Error as error:
+                await connection.close()
                 raise Unavailable(str(error)) from error
-        return lane.connection
+            lane.wire = Wire(connection)
+        return lane.wire
 
     def _notice(self, lane: Lane, notice: psycopg.errors.Diagnostic) -> None:
         run = lane.run
         if run is not None:
             severity = (notice.severity_nonlocalized or "NOTICE").lower()
+            message, detail = notice.message_primary or "", notice.message_detail
+            lane.bulky = lane.bulky or len(message) + len(detail or "") > BULKY
+            message = message[:LIMIT]
             self.host.log.event(
                 "notice",
-                f"{run.owner}.{run.job} run {run.run_id} {severity}: {notice.message_primary}",
+                f"{run.owner}.{run.job} run {run.run_id} {severity}: {message}",
                 "warning" if severity == "warning" else "info",
                 run_id=run.run_id,
                 severity=severity,
-                message=notice.message_primary,
-                detail=notice.message_detail,
+                message=message,
+                detail=detail and detail[:LIMIT],
             )
 
     def stop(self, run: Run, grace: float) -> None:
@@ -235,7 +296,7 @@ class Executor:
         if lane.session is None:
             cut(lane.connection)
             return
-        self.host.end_session(lane.session)
+        self.host.end_session(lane.session, self.info)
         self.loop.call_later(CUT_AFTER, self._cut, lane, run, lane.connection)
 
     def _cut(self, lane: Lane, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:

@@ -1,0 +1,117 @@
+"""Answers that do not come: a peer that vanished without a word is told from one that is at work.
+
+The kernel finds out a machine that is gone (keepalives, `tcp_user_timeout`), but not one in
+between, a proxy or a firewall, that takes what is sent and forwards nothing. So when a statement is
+silent for as long as `tcp_user_timeout` says, a new connection asks the server whether it works on
+it. If not, or if nobody answers there either, the old connection is cut, and what follows a cut
+follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+
+from rowcron.connection import brief, connect, cut
+from rowcron.errors import RowcronError
+
+USUAL = 20.0  # seconds, unless the URL says tcp_user_timeout
+UNKNOWN = (
+    3  # times as long before a statement is given up about which a pooler's server says nothing
+)
+# Several sessions at once. Where track_activities is off the state is unknown, which is not idle.
+_AT_WORK = """
+  select pg_backend_pid(), coalesce(array_agg(a.pid) filter (where a.state not like 'idle%%'), '{}')
+  from pg_stat_activity as a where a.pid = any (%s)
+"""
+
+
+def patience(info: str) -> float:
+    """Return for how long a statement may be silent before it is asked about: seconds."""
+    milliseconds = conninfo_to_dict(info).get("tcp_user_timeout")
+    return max(float(milliseconds or 0) / 1000, 1.0) if milliseconds else USUAL
+
+
+class Watch:
+    """Watches the statements of some connections, each while it is under way.
+
+    Behind a pooler nobody can tell which session works for whom: `short` statements are cut there
+    after three times the patience, others are left to their timeout.
+    """
+
+    def __init__(self, info: str, *, short: bool) -> None:
+        self.info = info
+        self.short = short
+        self.seconds = patience(info)
+        self._since: dict[AsyncConnection[Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
+
+    def begin(self, connection: AsyncConnection[Any]) -> None:
+        """A statement is sent."""
+        loop = asyncio.get_running_loop()
+        self._since[connection] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self.seconds, self._look)
+
+    def end(self, connection: AsyncConnection[Any]) -> None:
+        """It is answered, or cut."""
+        self._since.pop(connection, None)
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._since.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._since:
+            return  # the next statement sets the timer
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        late = {c: since for c, since in self._since.items() if now - since >= self.seconds}
+        if late and (self._asking is None or self._asking.done()):
+            self._asking = loop.create_task(self._ask(late))
+        young = [since for c, since in self._since.items() if c not in late]
+        next_look = min(young) + self.seconds if young else now + self.seconds
+        self._timer = loop.call_at(next_look, self._look)
+
+    async def _ask(self, late: dict[AsyncConnection[Any], float]) -> None:
+        """Cut those of `late` on which the server does not work."""
+        pids = [connection.info.backend_pid for connection in late if not connection.closed]
+        try:
+            pooled, at_work = await self._at_work(pids)
+        except RowcronError as error:
+            if not isinstance(error.__cause__, psycopg.errors.ConnectionTimeout):
+                return  # full, or restarting: that tells nothing about connections that stand
+            pooled, at_work = False, set()
+        await asyncio.sleep(min(self.seconds / 10, 1.0))  # the answer may be on its way
+        now = asyncio.get_running_loop().time()
+        for connection, since in late.items():
+            if self._since.get(connection) != since or connection.closed:
+                continue
+            if pooled and not (self.short and now - since > UNKNOWN * self.seconds):
+                continue
+            if not pooled and connection.info.backend_pid in at_work:
+                continue
+            cut(connection)
+
+    async def _at_work(self, pids: list[int]) -> tuple[bool, set[int]]:
+        connection = await connect(self.info)
+        try:
+            with brief(connection):
+                cursor = await connection.execute(_AT_WORK, (pids,))
+                row = await cursor.fetchone()
+            assert row is not None
+            return row[0] != connection.info.backend_pid, set(row[1])
+        except psycopg.Error as error:
+            raise RowcronError(str(error)) from error
+        finally:
+            await connection.close()
