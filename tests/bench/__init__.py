@@ -1,0 +1,1 @@
+"""Benchmarks: the same work in turn for rowcron and its peers. `make bench`; see `__main__.py`."""
