@@ -6,10 +6,13 @@ BIN    := $(VENV)/bin
 DATA   ?=
 SAMPLES ?= 1
 SECONDS := 600
+CASES  ?= 1000000
+SEED   ?= 1
+SIZE   ?= 1
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq  # says errors only
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint format types check clean
+.PHONY: help run test soak fuzz chaos bench bench-short lint format types check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -26,6 +29,21 @@ soak: $(VENV)/.dev ## The whole path on real input, ten minutes a server [SECOND
 	@for bin in "" $(wildcard /usr/lib/postgresql/1[5-7]/bin); do \
 	  ROWCRON_TEST_BIN=$$bin ROWCRON_SOAK_SECONDS=$(SECONDS) \
 	  $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/soak || exit 1; done
+
+fuzz: $(VENV)/.dev ## The SQL calendar against a model, croniter and cronsim [CASES=1000000] [SEED=1]
+	@$(BIN)/python tests/fuzz_calendar.py $(CASES) $(SEED)
+	@ROWCRON_ALL_CHANGES=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_calendar.py -k all_zones
+
+chaos: $(VENV)/.dev ## Proofs under fire, at full length, on each server [SIZE=1] [ARGS='-k storm']
+	@for bin in "" $(wildcard /usr/lib/postgresql/1[5-7]/bin); do \
+	  ROWCRON_TEST_BIN=$$bin ROWCRON_CHAOS_SIZE=$(SIZE) \
+	  $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/chaos $(ARGS) || exit 1; done
+
+bench: $(VENV)/.dev ## Measure beside the peers, 35 minutes [ARGS='wakeup --only rowcron,graphile']
+	@cd tests && ../$(BIN)/python -m bench $(if $(ARGS),$(ARGS),all --resume)
+
+bench-short: $(VENV)/.dev ## The main figures in under three minutes [ARGS='--only rowcron,pgqueuer']
+	@cd tests && ../$(BIN)/python -m bench short --short --anew --out ../build/bench $(ARGS)
 
 lint: $(VENV)/.dev ## Style and likely mistakes: ruff, sqlfluff
 	@$(BIN)/ruff check worker tests

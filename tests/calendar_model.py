@@ -191,6 +191,9 @@ def random_schedule(rng: Random, seconds: bool | None = None) -> Schedule:
     schedule.elapsed = six or texts[0][0] == "*" or texts[1][0] == "*"
     texts += [day, month, weekday]
     schedule.text = rng.choice([" ", " ", "  ", "\t"]).join(texts)
+    whole = len(schedule.weekdays) == 7 or len(schedule.days) == 31
+    if schedule.either and whole and "*" in day + weekday:
+        schedule.croniter = False  # it takes a * anywhere in the list for one
     if (schedule.near or schedule.nth) and (day[0] not in "*?" and weekday[0] not in "*?"):
         schedule.croniter = False  # it takes W and # as conditions of their own
     if "?" in (day, weekday):

@@ -10,8 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from attack.minutes import attack, pytest_terminal_summary
 from harness import WORKER, Database, TestServer
 
+__all__ = ["attack", "pytest_terminal_summary"]
 Connect = Callable[[str], psycopg.Connection]
 
 
@@ -41,7 +43,9 @@ def database(server: TestServer) -> Iterator[Database]:
     """A fresh database in which rowcron was installed by a role that is not a superuser."""
     database = server.create_database()
     yield database
+    faults = database.ledger_faults()
     server.drop_database(database)
+    assert faults == []
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Compare the SQL calendar with a model, croniter and cronsim on many random cases.
 
-    python tests/fuzz_calendar.py DATABASE_URL [CASES] [SEED]
+    python tests/fuzz_calendar.py [CASES [SEED]]
 
 Cases go to the database in batches, one query a batch. Prints how many agreed, and who did not.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 import signal
 import sys
 import time
+import zoneinfo
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -21,6 +23,7 @@ from croniter import CroniterBadDateError, croniter
 from cronsim import CronSim
 
 from calendar_model import Schedule, next_run, random_schedule
+from harness import TestServer
 
 BATCH = 1000
 Case = tuple[Schedule, datetime, str, str | None, str | None]
@@ -93,17 +96,34 @@ def prepare(db: psycopg.Connection) -> None:
     db.execute(CONSISTENT)
 
 
+def read_zones_of(bin: Path) -> None:
+    """Let Python read the zone files that a server has, if it brings its own."""
+    files = bin.parent / "share" / "timezone"
+    zoneinfo.reset_tzpath([str(files)] if files.is_dir() else None)
+    ZoneInfo.clear_cache()
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Of zones whose files are the same, the first."""
+    found: dict[bytes, str] = {}
+    for name in sorted(names):
+        paths = (Path(directory, name) for directory in zoneinfo.TZPATH)
+        content = next((path.read_bytes() for path in paths if path.is_file()), name.encode())
+        found.setdefault(content, name)
+    return list(found.values())
+
+
 def agreeing_zones(
     db: psycopg.Connection, among: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
     """Zones whose offsets are the same here and in the server until 2098, and the others."""
-    names = sorted(
+    names = [
         name
         for (name,) in db.execute("select name from pg_timezone_names where name ~ '/'")
         if name in (among or available_timezones()) and not name.startswith(("posix/", "right/"))
-    )
+    ]
     agreeing, differing = [], []
-    for name in names:
+    for name in sorted(names) if among else distinct(names):
         zone = ZoneInfo(name)
         probes = changes(zone)
         row = db.execute(
@@ -125,21 +145,24 @@ def offset(zone: ZoneInfo, second: int) -> int:
     return ahead.days * 86400 + ahead.seconds
 
 
-def changes(zone: ZoneInfo) -> list[int]:
-    """Seconds worth a look: every 83 hours until 2098, and each change with the second before."""
-    step = 83 * 3600
-    probes = list(range(step, 13600 * step, step))
+def changes(
+    zone: ZoneInfo,
+    low: datetime = datetime(1970, 1, 1, tzinfo=UTC),
+    high: datetime = datetime(2099, 1, 1, tzinfo=UTC),
+) -> list[int]:
+    """Seconds worth a look: every 83 hours, and each change with the second before."""
+    probes = list(range(int(low.timestamp()), int(high.timestamp()), 83 * 3600))[1:]
     offsets = [offset(zone, n) for n in probes]
-    for n in range(1, 13599):
+    for n in range(1, len(offsets)):
         if offsets[n] != offsets[n - 1]:
-            low, high = probes[n - 1], probes[n]
-            while high - low > 1:
-                middle = (low + high) // 2
+            before, after = probes[n - 1], probes[n]
+            while after - before > 1:
+                middle = (before + after) // 2
                 if offset(zone, middle) == offsets[n - 1]:
-                    low = middle
+                    before = middle
                 else:
-                    high = middle
-            probes += [low, high]
+                    after = middle
+            probes += [before, after]
     return sorted(probes)
 
 
@@ -260,22 +283,32 @@ def is_plainly_wrong(case: Case, sql: datetime | None, said: datetime | None) ->
     )
 
 
-def main(url: str, count: int = 1_000_000, seed: int = 1) -> int:
-    """Run the comparison; the number of disagreements with the model."""
+def main(cases: int, seed: int) -> int:
+    """Compare on the embedded server; the number of disagreements with the model or the rule."""
     counts: Counter[str] = Counter()
     rng = Random(seed)
     started = time.monotonic()
-    with psycopg.connect(url, autocommit=True) as db:
-        prepare(db)
-        zones, differing = agreeing_zones(db)
-        print(f"{len(zones)} zones; other tzdata in: {' '.join(differing) or 'none'}", flush=True)
-        for start in range(0, count, BATCH):
-            cases = [random_case(rng, zones) for _ in range(min(BATCH, count - start))]
-            counts += compare_all(db, cases)
+    server = TestServer()
+    try:
+        server.start()
+        server.make_template()
+        read_zones_of(server.bin)
+        database = server.create_database()
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            prepare(db)
+            zones, differing = agreeing_zones(db)
+            print(f"{len(zones)} zones; other tzdata: {' '.join(differing) or 'none'}", flush=True)
+            for start in range(0, cases, BATCH):
+                batch = [random_case(rng, zones) for _ in range(min(BATCH, cases - start))]
+                counts += compare_all(db, batch)
+                if (start + BATCH) % 50_000 == 0:
+                    print(f"{start + BATCH} cases, {time.monotonic() - started:.0f} s", flush=True)
+    finally:
+        server.stop()
     for what, n in sorted(counts.items()):
         print(f"{n:>9} {what}")
-    print(f"{time.monotonic() - started:.0f} s")
-    return counts["model: differs"]
+    print(f"{cases} cases with seed {seed} in {time.monotonic() - started:.0f} s")
+    return sum(n for what, n in counts.items() if what.endswith("differs"))
 
 
 def compare_all(db: psycopg.Connection, cases: Sequence[Case]) -> Counter[str]:
@@ -327,4 +360,5 @@ def compare(case: Case, answer: tuple[datetime | None, bool] | None, counts: Cou
 
 
 if __name__ == "__main__":
-    sys.exit(min(main(sys.argv[1], *map(int, sys.argv[2:])), 1))
+    numbers = [int(argument) for argument in sys.argv[1:]]
+    sys.exit(min(main(*(numbers + [1_000_000, 1][len(numbers) :])), 1))

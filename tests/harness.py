@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,21 @@ SETTINGS = {
     "listen_addresses": "",
     "log_min_messages": "warning",
     "timezone": "UTC",
+}
+# What holds for each entry of a ledger; chapter 031 says why these are no constraints.
+LEDGER_RULES = {
+    "the outcome is known": (
+        "outcome in ('succeeded', 'failed', 'cancelled', 'lost', 'skipped', 'missed')"
+    ),
+    "what was no run has no attempt": (
+        "(outcome in ('skipped', 'missed')) = (run_id is null) and (run_id is null) ="
+        " (attempt is null)"
+    ),
+    "only what failed or was lost is tried again": "final or outcome in ('failed', 'lost')",
+    "several occurrences name the first, and are no run": (
+        "occurrences = 1 or (occurrences > 1 and first_scheduled_for < scheduled_for"
+        " and run_id is null)"
+    ),
 }
 T = TypeVar("T")
 _numbers = itertools.count(1)
@@ -71,13 +86,31 @@ class Database:
         """Its address as `role`, through the socket."""
         return self.server.url(role, self.name)
 
+    def ledger_faults(self) -> list[tuple[Any, ...]]:
+        """Entries of the ledger that break a rule, each with the rule that it breaks."""
+        with psycopg.connect(self.server.admin_url) as admin:
+            there = admin.execute("select from pg_database where datname = %s", (self.name,))
+            if there.rowcount == 0:  # a test has dropped or renamed it
+                return []
+        with psycopg.connect(self.url("postgres")) as conn:
+            if conn.execute("select to_regclass('rowcron.ledger')").fetchone() == (None,):
+                return []
+            return [
+                (name, *row)
+                for name, rule in LEDGER_RULES.items()
+                for row in conn.execute(
+                    f"select l.* from rowcron.ledger as l where ({rule}) is not true".encode()
+                )
+            ]
+
 
 class TestServer:
     """A server in a temporary directory; `bin` holds its binaries (default: the embedded ones)."""
 
     __test__ = False
 
-    def __init__(self, bin: Path | None = None) -> None:
+    def __init__(self, bin: Path | None = None, settings: Mapping[str, str] = SETTINGS) -> None:
+        self.settings = settings
         self.base = Path(tempfile.mkdtemp(prefix="rowcron-test-", dir="/tmp"))
         self.base.chmod(0o711 if embedded_os.is_root() else 0o700)
         self.bin = bin or embedded_os.binaries(self.base)
@@ -124,7 +157,7 @@ class TestServer:
         command = ["initdb", "-D", str(data), "-U", "postgres", "-N", "--auth=trust"]
         init = self._spawn(*command, "--encoding=UTF8", "--locale=C.UTF-8")
         assert init.wait() == 0, (self.base / "log").read_text("utf-8")
-        settings = SETTINGS | {"unix_socket_directories": str(self.base / "socket")}
+        settings = {**self.settings, "unix_socket_directories": str(self.base / "socket")}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = self._spawn("postgres", "-D", str(data), *options)
         wait_until(self._ready, what="the test server")
@@ -161,7 +194,11 @@ class TestServer:
         with psycopg.connect(self.admin_url, autocommit=True) as conn:
             names = (sql.Identifier(part) for part in (name, template, owner))
             conn.execute(statement.format(*names))
-        return Database(name, self)
+        database = Database(name, self)
+        if template == TEMPLATE:  # a copy is held until it is bound
+            with psycopg.connect(database.url("postgres"), autocommit=True) as conn:
+                conn.execute("select rowcron._bind()")
+        return database
 
     def drop_database(self, database: Database) -> None:
         """Drop it, whoever is still connected."""

@@ -24,7 +24,8 @@ from rowcron.embedded_os import MAJOR, is_root
 
 OLDEST = 15
 PACKAGES = ("libtap-parser-sourcehandler-pgtap-perl", "postgresql-{}-pgtap")
-EXTRA = "postgresql-{}-plpgsql-check"
+EXTRAS = ("postgresql-{}-plpgsql-check", "pgbouncer")
+BROWSER = ("chromium-headless-shell", "fonts-dejavu-core")
 
 
 @dataclass
@@ -49,15 +50,16 @@ def debian_servers() -> dict[int, Path]:
 
 
 def install_pgtap() -> str | None:
-    """Install pg_prove and pgTAP if they are missing and this may; else say what to install."""
-    if shutil.which("pg_prove") and pgtap_script():
+    """Install pgTAP, pg_prove and PgBouncer if they are missing and this may; else say what to."""
+    ready = shutil.which("pg_prove") and pgtap_script()
+    if ready and (shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")):
         return None
     wanted = " ".join(PACKAGES).format(15)
     sentence = (
         f"pgTAP and pg_prove are missing: install them, on Debian with: apt-get install {wanted}"
     )
     if not is_root() or not shutil.which("apt-get"):
-        return sentence
+        return None if ready else sentence
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     quiet = {"stdout": subprocess.DEVNULL, "env": environment, "check": False}
     subprocess.run(["apt-get", "update", "-q"], **quiet)  # type: ignore[call-overload]
@@ -68,10 +70,26 @@ def install_pgtap() -> str | None:
         check=False,
     ).stdout
     version = next(iter(re.findall(r"postgresql-(\d+)-pgtap", listed)), "15")
-    for names in ([package.format(version) for package in PACKAGES], [EXTRA.format(version)]):
+    needed = [package.format(version) for package in PACKAGES]
+    for names in (needed, *([extra.format(version)] for extra in EXTRAS)):
         command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *names]
         subprocess.run(command, **quiet)  # type: ignore[call-overload]
     return None if shutil.which("pg_prove") and pgtap_script() else sentence
+
+
+def install_browser() -> str | None:
+    """Install a browser if there is none and this may; else say what to install."""
+    if os.environ.get("ROWCRON_TEST_CHROMIUM") or any(map(shutil.which, (BROWSER[0], "chromium"))):
+        return None
+    if is_root() and shutil.which("apt-get"):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": False}
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        install = ["install", "-q", "-y", "--no-install-recommends", *BROWSER]
+        for step in (["update", "-q"], install):
+            subprocess.run(["apt-get", *step], env=environment, **quiet)  # type: ignore[call-overload]
+    if shutil.which(BROWSER[0]):
+        return None
+    return f"a browser is missing; on Debian: apt-get install {' '.join(BROWSER)}"
 
 
 def run_pgtap(bin: Path | None) -> Count:
@@ -110,6 +128,7 @@ def run_pytest(bin: Path | None, scratch: Path, arguments: list[str], *, first: 
     command += [f"--junitxml={report}", "--durations=10", *arguments]
     environment = os.environ | {"ROWCRON_TEST_BIN": str(bin or "")}
     environment["ROWCRON_TEST_CLEAN"] = str(scratch)
+    environment["ROWCRON_TEST_LOOP"] = "auto" if first else "asyncio"
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
     )
@@ -153,7 +172,7 @@ def run_server(
 
 def main() -> int:
     """Run everything; arguments go to pytest."""
-    if sentence := install_pgtap():
+    if sentence := install_pgtap() or install_browser():
         print(sentence)
         print("0 passed, 1 failed")
         return 1

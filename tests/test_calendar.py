@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise, product
+from itertools import islice, product
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -14,19 +16,23 @@ from croniter import croniter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calendar_model import Schedule, instants, local_times, random_schedule
+from calendar_changes import POLICIES, TELLING, compare_changes, moments_of, naive_runs
+from calendar_model import Schedule, random_schedule
 from fuzz_calendar import (
     agreeing_zones,
     answers,
     by_croniter,
     by_cronsim,
-    changes,
     compare_all,
     expected,
+    offset,
     prepare,
     random_case,
+    read_zones_of,
 )
+from harness import TestServer
 
+ALL_CHANGES = os.environ.get("ROWCRON_ALL_CHANGES")
 START = datetime(1970, 1, 2, tzinfo=UTC)
 ZONES = [
     "Australia/Lord_Howe",  # half an hour
@@ -43,18 +49,6 @@ ZONES = [
     "America/Santiago",
     "Europe/Berlin",
     "America/New_York",
-]
-
-# What tells apart: fixed in the gap, at its edges, wildcards, six fields, midnight, days.
-TELLING = [
-    ("30 2 * * *", {2}, {30}, {0}, False),
-    ("0 0 * * *", {0}, {0}, {0}, False),
-    ("0,30 0-3 * * *", {0, 1, 2, 3}, {0, 30}, {0}, False),
-    ("15 1,2,3,23 * * *", {1, 2, 3, 23}, {15}, {0}, False),
-    ("*/20 * * * *", set(range(24)), {0, 20, 40}, {0}, True),
-    ("10 */2 * * *", set(range(0, 24, 2)), {10}, {0}, True),
-    ("30 15 2 * * *", {2}, {15}, {30}, True),
-    ("0 0 0-3 * * *", {0, 1, 2, 3}, {0}, {0}, True),
 ]
 
 # Where an oracle says otherwise, the rule decides. schedule, after, zone, SQL, the oracle, why.
@@ -75,7 +69,20 @@ DECIDED = [
         "0 0 1 1-1 *", "2026-01-02 00:00:00", "UTC", "2027-01-01 00:00:00",
         "croniter", "a range from a value to itself is that value; croniter takes the whole field",
     ),
+    (
+        "0 0 25,*/12 * 4-3", "2026-09-13 01:00:00", "UTC", "2026-09-14 00:00:00",
+        "croniter", "a * later in the list does not make the day *: either day field will do",
+    ),
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def zone_files(server: TestServer) -> Iterator[None]:
+    """Python reads the server's own zone files, where it has some."""
+    read_zones_of(server.bin)
+    yield
+    zoneinfo.reset_tzpath()
+    ZoneInfo.clear_cache()
 
 
 @pytest.fixture
@@ -87,31 +94,10 @@ def calendar(db: psycopg.Connection) -> psycopg.Connection:
 
 @pytest.fixture
 def zones(db: psycopg.Connection) -> list[str]:
-    """The zones above whose tzdata is the same in Python and in the server."""
-    return agreeing_zones(db, ZONES)[0]
-
-
-def naive_runs(
-    schedule: Schedule, zone: ZoneInfo, low: datetime, high: datetime, gap: str, fold: str
-) -> list[datetime]:
-    """Every instant in (low, high], by listing the local times of the days around."""
-    start = low.astimezone(zone).replace(tzinfo=None) - timedelta(days=2)
-    days = (high - low).days + 5
-    found = {
-        instant
-        for local in local_times(schedule, start, days)
-        for instant in instants(local, zone, gap, fold)
-    }
-    return sorted(instant for instant in found if low < instant <= high)
-
-
-def telling() -> Iterator[Schedule]:
-    """The schedules above as the model understands them."""
-    for text, hours, minutes, seconds, elapsed in TELLING:
-        yield Schedule(
-            text, seconds, minutes, hours, set(range(1, 32)), set(range(1, 13)), set(range(7)),
-            elapsed=elapsed,
-        )  # fmt: skip
+    """The zones above, whose tzdata must be the same in Python and in the server."""
+    agreeing, differing = agreeing_zones(db, ZONES)
+    assert differing == []
+    return agreeing
 
 
 @settings(
@@ -129,41 +115,44 @@ def test_sql_agrees_with_model_croniter_and_cronsim(
     assert not {what: n for what, n in counts.items() if what.endswith("differs")}, counts
 
 
-def test_every_change_of_time_2000_to_2037_under_every_policy(
+def test_every_change_of_time_2000_to_2037_in_telling_zones(
     calendar: psycopg.Connection, zones: list[str]
 ) -> None:
-    low, high = datetime(2000, 1, 1, tzinfo=UTC), datetime(2038, 1, 1, tzinfo=UTC)
+    """Each change of these zones under every policy, with the schedules in turn."""
     tried = 0
     for name in zones:
-        zone = ZoneInfo(name)
-        probes = changes(zone)
-        moments = [
-            datetime.fromtimestamp(after, UTC)
-            for before, after in pairwise(probes)
-            if after - before == 1 and low.timestamp() < after < high.timestamp()
-        ]
+        moments = moments_of(name)
         assert moments or name == "Asia/Kathmandu"
-        # every change once, with the schedules and policies in turn
-        for number, moment in enumerate(moments):
-            schedule = list(telling())[number % len(TELLING)]
-            for gap, fold in product(("run", "skip"), ("once", "twice")):
-                window = (moment - timedelta(hours=30), moment + timedelta(hours=30))
-                row = calendar.execute(
-                    "select array(select run from rowcron.next_runs(%s, 400, %s, %s,"
-                    " on_gap => %s, on_fold => %s) as run where run <= %s),"
-                    " rowcron._count(rowcron._parse(%s), %s, %s, %s, null, %s, %s)",
-                    (
-                        schedule.text, window[0], name, gap, fold, window[1],
-                        schedule.text, *window, name, gap, fold,
-                    ),
-                ).fetchone()  # fmt: skip
-                assert row is not None
-                wanted = naive_runs(schedule, zone, *window, gap, fold)
-                got = [run.astimezone(UTC) for run in row[0]]
-                assert got == wanted, (schedule.text, name, moment, gap, fold)
-                assert row[1] == len(wanted), (schedule.text, name, moment, gap, fold)
-                tried += 1
+        rounds = product(POLICIES, enumerate(moments))
+        tried += compare_changes(
+            calendar, [(n, name, moment, policy) for policy, (n, moment) in rounds]
+        )
     assert tried > 2000
+
+
+@pytest.mark.once
+def test_every_change_of_time_2000_to_2037_in_all_zones(calendar: psycopg.Connection) -> None:
+    """What zones share (an instant, and the offsets around it) is tried in the first of them.
+
+    Schedules and policies in turn; with ROWCRON_ALL_CHANGES, as `make fuzz` has it, each with all.
+    """
+    zones, differing = agreeing_zones(calendar)
+    found: dict[tuple[datetime, int, int], str] = {}
+    for name in zones:
+        zone = ZoneInfo(name)
+        for moment in moments_of(name):
+            second = int(moment.timestamp())
+            found.setdefault((moment, offset(zone, second - 1), offset(zone, second)), name)
+    turns = list(product(range(len(TELLING)), POLICIES))
+    cases = [
+        (turn, name, moment, policy)
+        for n, ((moment, _, _), name) in enumerate(found.items())
+        for turn, policy in (turns if ALL_CHANGES else turns[n % len(turns) :][:1])
+    ]
+    tried = compare_changes(calendar, cases)
+    print(f"{tried} changes of {len(zones)} zones; other tzdata: {' '.join(differing) or 'none'}")
+    assert len(zones) > 300
+    assert tried > 2500
 
 
 def test_next_runs_increase_and_miss_nothing(
@@ -238,6 +227,34 @@ def test_crontab_lines_of_debian_packages_run_when_croniter_says(
         assert [run.astimezone(UTC) for (run,) in rows] == list(islice(oracle.all_next(), 50))
 
 
+def test_what_reads_alike_in_english_runs_alike(calendar: psycopg.Connection) -> None:
+    """The English leaves nothing out: schedules with one sentence name the same instants."""
+    rng = Random(5)
+    texts = sorted({" ".join(random_schedule(rng).text.split()) for _ in range(6000)})
+    row = calendar.execute(
+        """
+        with sentences as materialized (
+          select rowcron.explain(t) as english, array_agg(t) as schedules
+          from unnest(%s::text[]) as t
+          where rowcron._parse_or_null(t) is distinct from null
+          group by 1
+        ), shared as (
+          select s.english, array(
+            select r from generate_series(2024, 2028) as year,
+              rowcron.next_runs(t, 20, make_timestamptz(year, 2 * (year - 2023), 3, 4, 5, 6)) as r
+          ) as runs
+          from sentences as s, unnest(s.schedules) as t
+          where cardinality(s.schedules) > 1
+        )
+        select count(distinct english), count(distinct (english, runs)) from shared
+        """,
+        (texts,),
+    ).fetchone()
+    assert row is not None
+    assert row[0] > 40
+    assert row[0] == row[1]
+
+
 def test_answers_are_the_same_whatever_the_session_says(calendar: psycopg.Connection) -> None:
     rng = Random(7)
     cases = [random_case(rng, ["Europe/Berlin", "Pacific/Apia"]) for _ in range(300)]
@@ -246,4 +263,6 @@ def test_answers_are_the_same_whatever_the_session_says(calendar: psycopg.Connec
     calendar.execute("set datestyle = 'SQL, DMY'")
     calendar.execute("set intervalstyle = 'sql_standard'")
     calendar.execute("set search_path = pg_temp, rowcron")
+    for name in ("lc_time", "lc_numeric", "lc_messages", "lc_monetary"):
+        calendar.execute(f"set {name} = 'C.UTF-8'".encode())
     assert answers(calendar, cases) == plain

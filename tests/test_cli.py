@@ -120,7 +120,9 @@ def commands() -> list[tuple[str, click.Command]]:
 def test_the_commands_are_these() -> None:
     job = "list show add edit pause resume run remove".split()
     runs = "list cancel retry output".split()
-    plain = "up install worker psql upcoming history next explain why check hold release version"
+    plain = (
+        "up install worker web psql upcoming history next explain why check hold release version"
+    )
     expected = {*plain.split(), *(f"job {n}" for n in job), *(f"runs {n}" for n in runs)}
     assert {path for path, _ in commands()} == expected
 
@@ -176,7 +178,7 @@ def test_help_imports_neither_a_driver_nor_the_commands() -> None:
 @pytest.mark.once
 def test_every_option_of_a_worker_is_a_setting_and_a_variable() -> None:
     fields = {field for _, field, _, _ in OPTIONS} | {"log_json"}
-    assert fields == WorkerSettings.model_fields.keys() - {"database_url", "connections"}
+    assert fields == WorkerSettings.model_fields.keys() - {"database_url", "connections", "secrets"}
 
 
 @pytest.mark.once

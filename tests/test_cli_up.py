@@ -204,3 +204,17 @@ def test_up_on_a_named_database_installs_and_works_there(
     done = rowcron("version", "--json", "--database-url", url)
     assert json.loads(done.stdout)["schema"]
     assert up.stop() == 0
+
+
+def test_http_jobs_reach_this_machine_and_nothing_else_that_is_near(
+    start: Start, data: Path
+) -> None:
+    up = start("--data", str(data), "--no-samples")
+    for name, address in (("here", "127.0.0.1:9"), ("metadata", "169.254.169.254")):
+        up.psql(
+            "insert into rowcron.job (name, kind, command, schedule)"
+            f" values ('{name}', 'http', 'http://{address}/', '* * * * * *')"
+        )
+    assert "ConnectError" in up.line(r"\bhere run \d")
+    assert "--http-allow" in up.line(r"\bmetadata run \d")
+    assert up.stop() == 0

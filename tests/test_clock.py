@@ -225,6 +225,7 @@ def test_at_runs_once_and_is_over(clocked: Clocked) -> None:
     clocked.end()
     assert clocked.claim("2031-01-01 00:00") == []
     assert clocked.ledger() == ["succeeded 00:05:00 1"]
+    assert clocked.one("select state from rowcron.jobs") == "over"
 
 
 def test_health_flags_a_job_that_is_skipped_behind_one_run(clocked: Clocked) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from attack.minutes import Attack
 from harness import WORKER, wait_until
 
 Connect = Callable[[str], psycopg.Connection]
@@ -169,8 +170,9 @@ def test_a_failing_job_leaves_no_effect_and_a_record(
 
 @pytest.mark.parametrize("text", ESCAPES)
 def test_an_escape_gains_nothing(
-    alice: psycopg.Connection, db: psycopg.Connection, hands: Hands, text: str
+    alice: psycopg.Connection, db: psycopg.Connection, hands: Hands, attack: Attack, text: str
 ) -> None:
+    tried = attack(text)
     db.execute("create table mark (who text)")
     db.execute("grant insert on mark to public")
     alice.execute("create table own (who text)")
@@ -184,6 +186,7 @@ def test_an_escape_gains_nothing(
         add(alice, "after", "insert into own values (current_user)")
         hands.execute(hands.claim()[0])
         assert {r[0] for r in alice.execute("select who from own")} == {"alice"}
+    tried.stopped((answer["error"] or "it changed nothing").splitlines()[0])
 
 
 AFTERWARDS = {
@@ -236,8 +239,9 @@ def trap(alice: psycopg.Connection) -> psycopg.Connection:
 @pytest.mark.parametrize("what", AFTERWARDS)
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
 def test_nothing_outlives_the_job(
-    trap: psycopg.Connection, hands: Hands, what: str, fails: bool
+    trap: psycopg.Connection, hands: Hands, attack: Attack, what: str, fails: bool
 ) -> None:
+    tried = attack(f"{what} left behind by a job that {'fails' if fails else 'succeeds'}")
     hands.session.execute("do $$ begin end $$")  # loads PL/pgSQL and its settings
     before = settings(hands.session)
     command = AFTERWARDS[what] + ("; select 1 / 0" if fails else "")
@@ -269,6 +273,7 @@ def test_nothing_outlives_the_job(
     )
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
         hands.session.execute("select lastval()")
+    tried.stopped("closed and reset by rowcron.execute")
 
 
 def settings(connection: psycopg.Connection) -> list[Any]:
@@ -277,7 +282,10 @@ def settings(connection: psycopg.Connection) -> list[Any]:
     ).fetchall()
 
 
-def test_triggers_that_defer_for_ever_fail_the_job(alice: psycopg.Connection, hands: Hands) -> None:
+def test_triggers_that_defer_for_ever_fail_the_job(
+    alice: psycopg.Connection, hands: Hands, attack: Attack
+) -> None:
+    tried = attack("a deferred trigger that defers for ever")
     alice.execute("create table t (x int)")
     alice.execute(
         "create function more() returns trigger language plpgsql as $$ begin"
@@ -292,10 +300,11 @@ def test_triggers_that_defer_for_ever_fail_the_job(alice: psycopg.Connection, ha
     assert answer["outcome"] == "failed"
     assert answer["error"].startswith("RCDEF") or "stack depth" in answer["error"]
     assert only(alice, "select count(*) from t") == 0
+    tried.stopped(answer["error"].splitlines()[0])
 
 
 def test_an_owner_cannot_touch_executors(
-    alice: psycopg.Connection, db: psycopg.Connection, hands: Hands
+    alice: psycopg.Connection, db: psycopg.Connection, hands: Hands, attack: Attack
 ) -> None:
     add(alice, "job", "select 1")
     name = only(
@@ -312,10 +321,9 @@ def test_an_owner_cannot_touch_executors(
         f"grant execute on function rowcron_executor.{name} to public",
         "create table rowcron_executor.t (x int)",
     ]:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            alice.execute(statement)
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        hands.session.execute(f"select * from rowcron_executor.{name}(1, gen_random_uuid())")
+        attack.refused(alice, statement, "42501")
+    call = f"select * from rowcron_executor.{name}(1, gen_random_uuid())"
+    attack.refused(hands.session, call, "42501")
 
 
 def test_a_wrong_or_stale_token_is_refused_with_its_own_code(
@@ -497,6 +505,37 @@ def test_a_reassigned_executor_runs_nothing(
     finally:
         db.execute("drop owned by leaver")
         db.execute("drop role leaver")
+
+
+def test_an_executor_of_an_older_edition_runs_and_is_recorded_once(
+    alice: psycopg.Connection, db: psycopg.Connection, hands: Hands
+) -> None:
+    alice.execute("create table done (who text)")
+    run = add(alice, "job", "insert into done values (current_user)")
+    db.execute(
+        "create function rowcron_executor.older(run_id bigint, token uuid, out row_count bigint,"
+        " out result jsonb) language plpgsql security definer"
+        ' set search_path = "$user", public, pg_temp as $$ declare claimed record; begin'
+        " select c.command, c.args into claimed from rowcron._claimed_command(run_id, token,"
+        " quote_ident(current_user::text)::regrole) as c;"
+        " execute claimed.command using claimed.args;"
+        " get diagnostics row_count = row_count; end $$"
+    )
+    db.execute("alter function rowcron_executor.older owner to alice")
+    db.execute("grant execute on function rowcron_executor.older to rowcron_gate")
+    db.execute(
+        "update rowcron.executor set name = 'older', edition = 2 where owner = 'alice'::regrole"
+    )
+    answer = hands.execute(hands.claim()[0])
+    assert (answer["outcome"], answer["row_count"]) == ("succeeded", 1), answer["error"]
+    assert alice.execute("select who from done").fetchall() == [("alice",)]
+    entries = "select run_id, outcome, final from rowcron.ledger"
+    assert alice.execute(entries).fetchall() == [(run, "succeeded", True)]
+    alice.execute("update rowcron.job set description = 'written again'")
+    assert only(alice, "select edition from rowcron.executor") == 3
+    alice.execute("select rowcron.run_now('job')")
+    assert hands.execute(hands.claim()[0])["outcome"] == "succeeded"
+    assert only(alice, "select count(*) from rowcron.ledger") == 2
 
 
 def test_a_worker_has_no_right_of_its_own(hands: Hands, alice: psycopg.Connection) -> None:

@@ -142,6 +142,12 @@ def test_a_schedule_of_each_second_survives_crashes_of_the_server(
         with connected(database) as jobs:
             seen = jobs.db.execute("select count(*) from rowcron.ledger where final").fetchone()[0]
             wait_until(lambda jobs=jobs, seen=seen: _final(jobs) > seen + 1, what="progress")
+            at_work = "select count(*) from pg_stat_activity where query like '%rowcron.execute(%'"
+            at_work += " and state = 'active' and pid <> pg_backend_pid()"
+            wait_until(
+                lambda jobs=jobs, at_work=at_work: jobs.db.execute(at_work).fetchone() != (0,),
+                what="a run under way",
+            )
         down = _cli_while_down(mortal, database, number)
         assert "Error:" in down
         assert "Traceback" not in down

@@ -33,6 +33,7 @@ START = int(datetime(2030, 1, 7, tzinfo=UTC).timestamp())
 SPAN = range(START - 3 * 3600, START + 10 * 3600)
 WORKER = "00000000-0000-4000-8000-000000000001"
 QUEUES = ("one", "two", "three")
+COMMANDS = (("sql", "select 1"), ("http", "https://example.org/"))
 OUTCOMES = ("succeeded",) * 6 + ("failed",) * 3 + ("lost", "released", "fatal", "cancelled")
 
 
@@ -185,7 +186,10 @@ class History:
                 self.logs[name] = [str(config)]
                 self.jobs[name] = Job(named, config, START)
                 self.named_until[name] = (START, [])
-                values = columns(config) | {"name": name, "command": "select 1", "retry_jitter": 0}
+                # what is no SQL job may be claimed as it is fired
+                kind, command = self.chance.choice(COMMANDS)
+                values = {"name": name, "kind": kind, "command": command, "retry_jitter": 0}
+                values |= columns(config)
                 keys = ", ".join(values)
                 marks = ", ".join(["%s"] * len(values))
                 cursor.execute(
@@ -258,7 +262,7 @@ class History:
         rows = self.db.execute(
             "select c.job, extract(epoch from c.scheduled_for)::bigint, (c.args ->> 'n')::integer,"
             " c.attempt, c.run_id, c.token::text"
-            " from rowcron._claim(%s, 10000, %s, '{sql}', null, %s::timestamptz) as c",
+            " from rowcron._claim(%s, 10000, %s, '{sql,http}', null, %s::timestamptz) as c",
             (WORKER, queues, text(self.at)),
         ).fetchall()
         handed: dict[str, list[Any]] = {}
@@ -369,6 +373,8 @@ def still(server: TestServer) -> Iterator[psycopg.Connection]:
     try:
         with psycopg.connect(database.url("postgres")) as db:
             frozen.freeze(db)
+            db.execute("grant rowcron_http to alice")
+            db.commit()
             yield db
     finally:
         server.drop_database(database)

@@ -59,7 +59,11 @@ def test_sdist_and_wheel_carry_every_chapter(built: tuple[Path, Path]) -> None:
     assert {name for name in files if name.startswith("rowcron/sql/")} == {
         f"rowcron/sql/{name}" for name in names
     }
-    assert "rowcron/py.typed" in files
+    assert {
+        "rowcron/py.typed",
+        "rowcron/web/static/app.js",
+        "rowcron/web/templates/now.html",
+    } <= files
     assert not [name for name in files if name.startswith(("tests", "worker", "sql/"))]
 
 
@@ -90,6 +94,14 @@ def test_the_installed_wheel_installs_the_same_schema(
 def test_the_installed_wheel_prints_the_same_script(python: Path) -> None:
     printed = run(python.parent / "rowcron", "install", "--print", cwd="/")
     assert printed.strip() == chapters.script().strip()
+
+
+def test_without_its_extra_rowcron_web_says_what_to_install(python: Path) -> None:
+    command = [str(python.parent / "rowcron"), "web", "--database-url", "postgresql://x@h/x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 1
+    assert "pip install 'rowcron[web]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_entry_points_load(python: Path) -> None:

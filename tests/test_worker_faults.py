@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ import psycopg
 import pytest
 
 from harness import Database, TestServer, wait_until
+from rowcron.connection import conninfo
+from rowcron.errors import NotInstalled
+from rowcron.link import Link
 from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -170,3 +174,82 @@ def test_a_claim_that_was_lost_is_not_reported(jobs: Jobs, start: Start) -> None
     jobs.db.execute("delete from rowcron.run where id = %s", (run,))
     assert worker.wait_for("refused", run_id=run)["code"] == "RCCLM"
     assert jobs.entries(run) == []
+
+
+def test_connections_that_were_cut_while_idle_cost_no_run_an_attempt(
+    jobs: Jobs, start: Start
+) -> None:
+    start("--sql-connections", "4", "--kind", "sql", "--poll", "1")
+    name = jobs.add("sql", "select pg_sleep(0.2)")
+    enqueue = "select rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[4]))"
+
+    def all_end() -> list[int]:
+        runs = [run for (run,) in jobs.owner.execute(enqueue, (name,)).fetchall()]
+        assert {jobs.end(run)["outcome"] for run in runs} == {"succeeded"}
+        return runs
+
+    all_end()  # each lane has a connection now
+    jobs.db.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'w_worker'"
+    )
+    gone = "select count(*) from rowcron.worker where lost_at is null and asleep"
+    wait_until(lambda: jobs.db.execute(gone).fetchone() == (1,), what="a worker that sleeps again")
+    assert [len(jobs.entries(run)) for run in all_end()] == [1] * 4
+
+
+def test_cancels_and_timeouts_among_short_sql_jobs_strike_their_own_run_alone(
+    jobs: Jobs, start: Start
+) -> None:
+    jobs.db.execute("create table struck (run bigint); grant insert on struck to alice")
+    effect = "insert into struck values (current_setting('rowcron.run_id')::bigint)"
+    short = jobs.add("sql", effect)
+    slow = jobs.add("sql", f"{effect}; select pg_sleep(60)")
+    late = jobs.add("sql", f"{effect}; select pg_sleep(60)", timeout="50 ms")
+    many = "select rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[%s]))"
+    runs: dict[str, list[int]] = {short: [], slow: [], late: []}
+    for name, count in ((short, 60), (slow, 1), (late, 1)) * 10:
+        runs[name] += [run for (run,) in jobs.owner.execute(many, (name, count)).fetchall()]
+    start("--sql-connections", "4", "--kind", "sql")
+    for run in runs[slow]:
+        jobs.wait_running(run)
+        jobs.owner.execute("select rowcron.cancel(%s)", (run,))
+    left = "select count(*) from rowcron.run"
+    wait_until(lambda: jobs.db.execute(left).fetchone() == (0,), 60, "the end of all runs")
+    query = "select run_id, outcome, reason, attempt from rowcron.ledger order by run_id"
+    told = {run: tuple(rest) for run, *rest in jobs.db.execute(query).fetchall()}
+    expected = dict.fromkeys(runs[short], ("succeeded", None, 1))
+    expected |= dict.fromkeys(runs[slow], ("cancelled", "cancelled by alice", 1))
+    expected |= dict.fromkeys(runs[late], ("failed", "timeout", 1))
+    assert told == expected
+    effects = [run for (run,) in jobs.db.execute("select run from struck order by run").fetchall()]
+    assert effects == runs[short]
+
+
+def test_a_prepared_statement_survives_an_upgrade(database: Database) -> None:
+    """Its function has other columns now, or all was discarded: it is prepared anew."""
+    create = "create function public.answer() returns table"
+
+    async def scenario() -> None:
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            db.execute(f"{create} (a int) begin atomic select 1; end")
+            link = Link(conninfo(database.url("w_worker")))
+            try:
+                query = "select * from public.answer()"
+                assert await link.fetch(query) == [(1,)]
+                connection = await link.open()
+                named = "select count(*) from pg_prepared_statements where statement = %s"
+                assert await link.fetch(named, (query,)) == [(1,)]
+                db.execute("drop function public.answer()")
+                db.execute(f"{create} (a int, b text) begin atomic select 1, 'two'; end")
+                assert await link.fetch(query) == [(1, "two")]
+                assert await link.open() is not connection
+                connection = await link.open()
+                await connection.execute("deallocate all")
+                assert await link.fetch(query) == [(1, "two")]
+                db.execute("drop function public.answer()")
+                with pytest.raises(NotInstalled):
+                    await link.fetch(query)
+            finally:
+                await link.close()
+
+    asyncio.run(scenario())

@@ -7,9 +7,11 @@ import re
 import signal
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from harness import TestServer, wait_until
 from workers import Jobs, Start, WorkerProcess, jobs, start
@@ -79,6 +81,21 @@ def test_idle_means_one_statement_a_poll(jobs: Jobs, start: Start, server: TestS
     finally:
         jobs.db.execute("alter role w_worker reset log_statement")
     assert 3 <= len(statements) <= 5
+
+
+def test_nothing_wakes_an_idle_worker_between_its_polls(jobs: Jobs, start: Start) -> None:
+    worker = start("--poll", "30", "--lease", "120")
+    wait_until(lambda: asleep(jobs.db), what="sleep")
+
+    def woken() -> int:
+        status = Path(f"/proc/{worker.process.pid}/status").read_text("ascii")
+        return int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)[0])
+
+    # the proof that notifications arrive, and the announcement of sleep, may be under way still
+    wait_until(lambda: (before := woken()) == (time.sleep(1) or woken()) and before, what="silence")
+    before = woken()
+    time.sleep(2)  # what is measured: two seconds of idleness
+    assert woken() - before <= 2
 
 
 def test_a_full_worker_still_fires(jobs: Jobs, start: Start) -> None:
@@ -181,8 +198,11 @@ def test_what_does_not_end_is_given_back(jobs: Jobs, start: Start, how: str) -> 
     assert [entry for run in runs for entry in jobs.entries(run)] == []
 
 
-def test_several_processes_stop_together_and_are_replaced(jobs: Jobs, start: Start) -> None:
-    worker = start("--processes", "2", wait=False)
+def test_several_processes_stop_together_and_are_replaced(
+    jobs: Jobs, start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    farewells = tmp_path_factory.mktemp("farewells")
+    worker = start("--processes", "2", wait=False, TEST_FAREWELLS=str(farewells))
     query = "select pid from rowcron.worker where lost_at is null order by started_at"
 
     def pids() -> list[int]:
@@ -192,15 +212,17 @@ def test_several_processes_stop_together_and_are_replaced(jobs: Jobs, start: Sta
     victim = pids()[0]
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: len(set(pids()) - {victim}) == 2, what="a replacement")
+    living = {str(pid) for pid in set(pids()) - {victim}}
     assert worker.stop() == 0
+    assert living <= {path.name for path in farewells.iterdir()}  # what an app registers is called
     wait_until(lambda: not set(pids()) - {victim}, what="no worker left")
 
 
 def test_a_worker_says_what_it_uses_and_who_changed_what(jobs: Jobs, start: Start) -> None:
     jobs.add("python", "nothing")
     worker = start("--sql-connections", "3")
-    assert worker.events("worker")[0]["connections"] == 4 + 3 + 8
-    assert "up to 15 connections" in worker.console.read_text("utf-8")
+    assert worker.events("worker")[0]["connections"] == 5 + 3 + 8
+    assert "up to 16 connections" in worker.console.read_text("utf-8")
     wait_until(lambda: asleep(jobs.db), what="sleep")
     name = jobs.add("python", "nothing")
     run = jobs.start(name)
@@ -232,3 +254,80 @@ def test_an_app_or_schema_that_is_missing_ends_it_with_a_sentence(
     words = last_words(start(wait=False))
     assert "is too old for this schema" in words
     assert "Traceback" not in words
+
+
+def claimed_ahead(jobs: Jobs, seconds: float) -> str:
+    """A job whose runs, the fast ones and then ten slow ones, are about to be executed."""
+    name = jobs.add("python", "count_inside")
+    many = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[3000]))"
+    with jobs.owner.transaction():
+        jobs.owner.execute(many, (name,))
+        for _ in range(10):
+            args = Jsonb({"seconds": seconds})
+            jobs.owner.execute("select rowcron.enqueue(%s, %s)", (name, args))
+    return name
+
+
+def wait_for_slow_ones(jobs: Jobs) -> None:
+    """Wait until the fast ones have ended, so that of the slow ones some stand in line."""
+    fast = "select from rowcron.run where args = '{}'"
+    wait_until(lambda: jobs.db.execute(fast).fetchone() is None, 30, "the fast ones' end")
+
+
+def test_what_is_claimed_ahead_goes_to_others_when_no_room_comes(jobs: Jobs, start: Start) -> None:
+    name = claimed_ahead(jobs, 60)
+    worker = start("--concurrency", "2", "--kind", "python")
+    query = "select state, count(*) from rowcron.run group by state"
+    wait_until(
+        lambda: dict(jobs.db.execute(query).fetchall()) == {"running": 2, "ready": 8},
+        what="eight runs given back",
+    )
+    assert [event["outcome"] for event in worker.events("end") if not event.get("final", True)]
+    start("--concurrency", "8", "--kind", "python")
+    wait_until(lambda: dict(jobs.db.execute(query).fetchall()) == {"running": 10})
+    query = "select max(result::text::integer), count(*) from rowcron.history where job = %s"
+    assert jobs.db.execute(query, (name,)).fetchone() == (2, 3000)
+
+
+def test_a_drain_gives_back_what_was_claimed_ahead(jobs: Jobs, start: Start) -> None:
+    claimed_ahead(jobs, 3)
+    worker = start("--concurrency", "2", "--kind", "python")
+    wait_for_slow_ones(jobs)
+    assert worker.stop() == 0
+    query = "select state, count(*) from rowcron.run group by state"
+    assert dict(jobs.db.execute(query).fetchall()) == {"ready": 8}
+    query = "select count(*) filter (where outcome = 'succeeded'), count(*) from rowcron.ledger"
+    assert jobs.db.execute(query).fetchone() == (3002, 3002)
+
+
+def test_a_run_that_stands_in_line_can_be_cancelled(jobs: Jobs, start: Start) -> None:
+    claimed_ahead(jobs, 0.2)
+    start("--concurrency", "1", "--kind", "python")
+    wait_for_slow_ones(jobs)
+    last = jobs.db.execute("select max(id) from rowcron.run").fetchone()[0]
+    jobs.owner.execute("select rowcron.cancel(%s)", (last,))
+    assert jobs.end(last)["outcome"] == "cancelled"
+    wait_until(lambda: jobs.db.execute("select from rowcron.run").fetchone() is None)
+    query = "select outcome, count(*) from rowcron.ledger where final group by outcome"
+    assert dict(jobs.db.execute(query).fetchall()) == {"succeeded": 3009, "cancelled": 1}
+
+
+def test_what_a_killed_worker_had_claimed_ahead_is_rescued_as_any_other(
+    jobs: Jobs, start: Start
+) -> None:
+    name = jobs.add("python", "nothing")
+    many = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[20000]))"
+    jobs.owner.execute(many, (name,))
+    worker = start("--kind", "python", "--lease", "2", "--concurrency", "10")
+    ahead = "select count(*) from rowcron.run where state = 'running'"
+    wait_until(lambda: jobs.db.execute(ahead).fetchone()[0] > 100, what="runs claimed ahead")
+    worker.kill()
+    assert jobs.db.execute("select count(*) from rowcron.run").fetchone()[0] > 0
+    start("--kind", "python", "--lease", "2")
+    wait_until(lambda: jobs.db.execute("select from rowcron.run").fetchone() is None, 60)
+    query = """
+      select count(*) filter (where final), count(distinct run_id) filter (where final),
+        bool_and(outcome = 'succeeded') filter (where final), bool_or(outcome = 'lost')
+      from rowcron.ledger
+    """
+    assert jobs.db.execute(query).fetchone() == (20_000, 20_000, True, True)

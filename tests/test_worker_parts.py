@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from rowcron import handler, log
 from rowcron.capture import LIMIT, Tail, head, tail
 from rowcron.errors import BY_SQLSTATE, RowcronError
-from rowcron.executors.http import BadRequest, read_command
+from rowcron.eventloop import loop_factory
+from rowcron.executors.shell import Executor as Shell
 from rowcron.handlers import HANDLERS, Handler
 from rowcron.logfile import RotatedFile
 from rowcron.models import Outcome, Run, length
+from rowcron.request import BadRequest, read_command
 from rowcron.settings import BadSettings, WorkerSettings
 from rowcron.splitter import statements
+from rowcron.text import safe
 from rowcron.threads import Threads
 
 pytestmark = pytest.mark.once
@@ -139,7 +144,7 @@ def test_the_log_file_is_rotated_and_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_log_lines_cannot_steer_a_terminal(tmp_path: Path) -> None:
-    assert log.visible("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
+    assert safe("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\nb\\u202e"
     file = RotatedFile(tmp_path / "log", 10_000, 1)
     with (tmp_path / "console").open("wb") as console:
         events = log.Log("info", file, descriptor=console.fileno())
@@ -214,6 +219,56 @@ def test_interrupted_threads_answer_once_and_go_on() -> None:
         assert {answers[n][0] for n in range(0, count, 2)} == {"succeeded"}
 
     asyncio.run(scenario())
+
+
+def test_a_shell_that_is_stopped_as_it_starts_ends() -> None:
+    class Hands:
+        settings = WorkerSettings(database_url="postgresql:///", kinds=["shell"])
+
+        def __init__(self, count: int) -> None:
+            self.count = count
+            self.over = asyncio.Event()
+            self.outcomes: list[Outcome] = []
+
+        def done(self, run: Run, outcome: Outcome) -> None:
+            self.outcomes.append(outcome)
+            if len(self.outcomes) == self.count:
+                self.over.set()
+
+    async def scenario() -> None:
+        count = 60
+        hands = Hands(count)
+        executor = Shell(hands)
+        row = (1, "j", "o", "q", "shell", "sleep 60", b"\1{}", 1, None, None, None, bytes(16))
+        row = (*row, None, bytes(16), None, None)
+        for n in range(count):
+            run = Run((n, b"", *row))
+            executor.start(run)
+            for _ in range(n % 20):
+                await asyncio.sleep(0)
+            run.stopping = "released"
+            executor.stop(run, 0.0)
+            if n % 3 == 0:
+                executor.stop(run, 0.0)
+        await asyncio.wait_for(hands.over.wait(), 20)
+        assert {(o.outcome, o.error) for o in hands.outcomes} == {("released", None)}
+
+    asyncio.run(scenario())
+
+
+def test_uvloop_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def factory(**options: object) -> object:
+        return loop_factory(WorkerSettings(database_url="postgresql:///", **options))
+
+    assert factory() is uvloop.new_event_loop
+    assert factory(event_loop="asyncio") is None
+    assert factory(kinds=["sql", "shell"]) is None
+    with pytest.raises(BadSettings, match="shell"):
+        factory(kinds=["shell"], event_loop="uvloop")
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert factory() is None
+    with pytest.raises(BadSettings, match="not installed"):
+        factory(event_loop="uvloop")
 
 
 def test_intervals_are_read_as_postgresql_counts_them() -> None:

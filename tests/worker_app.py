@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from rowcron import Abandon, RetryAfter, Run, handler
+
+if farewells := os.environ.get("TEST_FAREWELLS"):
+    atexit.register(lambda: Path(farewells, str(os.getpid())).touch())
 
 
 @handler
@@ -82,6 +88,20 @@ def stubborn() -> None:
             time.sleep(0.01)
         except BaseException:
             continue
+
+
+_inside = 0
+
+
+@handler
+async def count_inside(seconds: float = 0) -> int:
+    """Return how many of these were inside together as this one came."""
+    global _inside
+    _inside += 1
+    found = _inside
+    await asyncio.sleep(seconds)
+    _inside -= 1
+    return found
 
 
 @handler

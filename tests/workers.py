@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,35 @@ from psycopg.types.json import Jsonb
 from harness import ROOT, Database, wait_until
 
 Row = dict[str, Any]
+_numbers = itertools.count(1)
 
 
 class WorkerProcess:
-    """`rowcron worker` in a process of its own; what it says is read from its log file."""
+    """`rowcron worker` in a process of its own; what it says is read from its log file.
 
-    def __init__(self, url: str, directory: Path, *options: str, **environment: str) -> None:
-        self.log = directory / f"worker-{len(list(directory.iterdir()))}.jsonl"
+    `quiet`: it has none, so that writing it costs nothing. `prefix`: a command that starts it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        *options: str,
+        quiet: bool = False,
+        prefix: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
+        self.log = directory / f"worker-{next(_numbers)}.jsonl"  # started by threads at once, too
         self.console = self.log.with_suffix(".txt")
         path = os.pathsep.join([str(ROOT / "worker"), str(ROOT / "tests")])
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROWCRON_", "PG"))}
         with self.console.open("wb") as console:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "rowcron", "worker", "--database-url", url),
-                    *("--log-file", str(self.log), "--kill-grace", "1", *options),
+                    *(*prefix, sys.executable, "-m", "rowcron", "worker", "--database-url", url),
+                    *(() if quiet else ("--log-file", str(self.log))),
+                    *("--event-loop", os.environ.get("ROWCRON_TEST_LOOP", "auto")),
+                    *("--kill-grace", "1", *options),
                 ],
                 stdout=console,
                 stderr=console,
@@ -82,9 +97,13 @@ def start(worker_url: str, database: Database, tmp_path: Path) -> Iterator[Start
     """Starts workers that know the handlers of worker_app; returns when they are registered."""
     started: list[WorkerProcess] = []
 
-    def start_one(*options: str, wait: bool = True, url: str = "", **env: str) -> WorkerProcess:
+    def start_one(
+        *options: str, wait: bool = True, url: str = "", prefix: Sequence[str] = (), **env: str
+    ) -> WorkerProcess:
+        if "--http-allow" not in options:  # the tests' web servers listen on loopback
+            options = ("--http-allow", "127.0.0.1", *options)
         options = ("--app", "worker_app", "--handler-database-url", database.url("alice"), *options)
-        worker = WorkerProcess(url or worker_url, tmp_path, *options, **env)
+        worker = WorkerProcess(url or worker_url, tmp_path, *options, prefix=prefix, **env)
         started.append(worker)
         if wait:
             worker.wait_for("worker")

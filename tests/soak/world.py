@@ -198,6 +198,7 @@ class World:
         number = next(self._numbers)
         kinds = (f"--kind={kind}" for kind in ("sql", "shell", "http", "python"))
         command = [self.rowcron, "worker", *kinds, "--app", "soak.app", "--concurrency", "8"]
+        command += ["--http-allow", "127.0.0.1"]
         log = self.directory / f"worker-{number}.jsonl"
         with (self.directory / f"worker-{number}.txt").open("wb") as console:
             worker = subprocess.Popen(

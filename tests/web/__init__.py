@@ -1,0 +1,1 @@
+"""Tests of the browser's door, on a real server, over a real socket, in a real browser."""
