@@ -78,6 +78,8 @@ create table if not exists rowcron.job (
 -- those whose outputs are emptied early (chapter 085)
 create index if not exists job_keep_idx on rowcron.job (id)
 where keep is not null;
+-- the lanes that an author sees: those of its own jobs (chapter 110)
+create index if not exists job_lane_idx on rowcron.job (owner, queue, kind);
 comment on table rowcron.job is
   'What to do and when: insert a row, get a job. Only name, schedule and command are needed; only '
     'the owner sees and writes it.';

@@ -57,12 +57,6 @@ def pair(server: TestServer) -> Iterator[tuple[Database, Database]]:
             author.execute("select rowcron.enqueue('b')")
         with psycopg.connect(database.url("postgres"), autocommit=True) as db:
             db.execute("set session_replication_role = replica")
-            # what an author's lanes are is asked of its jobs: alice's is one, with all the runs
-            for table, key in (("agenda", "job_id"), ("job", "id")):
-                db.execute(
-                    f"update rowcron.{table} set owner = 't_installer'::regrole where {key} in"
-                    " (select id from rowcron.job where name like 'load-%')".encode()
-                )
             for text in (RUNNING, BACKLOG, TROUBLE):
                 db.execute(text.format(count=count).encode())
             db.execute("vacuum (analyze)")
