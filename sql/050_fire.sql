@@ -27,9 +27,12 @@ comment on function rowcron._jittered(rowcron.job, timestamptz, timestamptz) is
   'When a run of this occurrence is due: up to jitter later, before the next occurrence, stable '
     'for the occurrence.';
 
+drop function if exists rowcron._fire_due(
+  tid[], timestamptz, boolean, integer, uuid, uuid, text[]
+);
 create or replace function rowcron._fire_due(
   due tid[], at timestamptz, careful boolean,
-  room integer, worker_id uuid, seal uuid, handlers text[],
+  room integer, worker_id uuid, seal uuid, handlers text[], ahead boolean,
   out started bigint[], out readied integer
 )
 language plpgsql
@@ -66,6 +69,7 @@ begin
       offset 0  -- computed once
     ) as f
     where a.ctid = any (due)  -- locked by us, so it stays where it is
+      and not (ahead and a.max_running is not null)
   ), judged as materialized (
     select
       e.*, l.live_run_id, l.occurrences,
@@ -81,6 +85,7 @@ begin
       from rowcron.run as r
       where r.job_id = e.job_id and r.scheduled_for is not null
     ) as l
+    where not (ahead and l.live_run_id is not null and e.on_overlap <> 'allow')
   ), wanted as materialized (
     select
       d.job_id, d.name, d.owner, d.queue, d.kind, d.priority, d.handler, d.live_run_id,
@@ -162,7 +167,7 @@ begin
     select
       e.job_id, e.name, e.owner, e.queue, e.kind, true, m.last, m.first, m.count, m.first,
       clock_timestamp(), 'missed', m.why
-    from entries as e
+    from judged as e
     cross join lateral unnest(
       (e.plan).missed_first, (e.plan).missed_last, (e.plan).missed_count, (e.plan).missed_why
     ) as m (first, last, count, why)
@@ -176,19 +181,23 @@ begin
 end
 $$;
 comment on function rowcron._fire_due(
-  tid[], timestamptz, boolean, integer, uuid, uuid, text[]
+  tid[], timestamptz, boolean, integer, uuid, uuid, text[], boolean
 ) is
   'Fires the jobs of these agenda rows, which the caller has locked. careful: a schedule that '
     'cannot be computed harms no other; else it raises what computing it raises. So many runs as '
     'there is room for are claimed at once with this seal, if the worker has their handlers. '
+    'ahead: `at` is still to come; what an earlier run''s end may change until then is left out. '
     'Returns these, and how many others are ready.';
 
 drop function if exists rowcron._fire_lane(text, text, timestamptz, integer);
 drop function if exists rowcron._fire_lane(text, text, timestamptz, integer, timestamptz);
+drop function if exists rowcron._fire_lane(
+  text, text, timestamptz, integer, timestamptz, integer, uuid, uuid, text[]
+);
 create or replace function rowcron._fire_lane(
   queue text, kind text, at timestamptz, chunk integer, since timestamptz default null,
   room integer default 0, worker_id uuid default null, seal uuid default null,
-  handlers text[] default null, out fired integer, out started bigint[], out readied integer
+  handlers text[] default null, ahead boolean default false, out fired integer, out started bigint[], out readied integer
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -212,7 +221,7 @@ begin
       fired := cardinality(due);
       if fired > 0 then
         select f.started, f.readied into started, readied
-        from rowcron._fire_due(due, at, try = 2, room, worker_id, seal, handlers) as f;
+        from rowcron._fire_due(due, at, try = 2, room, worker_id, seal, handlers, ahead) as f;
       end if;
       return;
     exception when others then
@@ -224,7 +233,7 @@ begin
 end
 $$;
 comment on function rowcron._fire_lane(
-  text, text, timestamptz, integer, timestamptz, integer, uuid, uuid, text[]
+  text, text, timestamptz, integer, timestamptz, integer, uuid, uuid, text[], boolean
 ) is
   'Fires at most `chunk` jobs of one queue and kind that are due by `at`; returns how many. since: '
     'what was due before is not looked for. The rest is _fire_due''s.';

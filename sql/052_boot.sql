@@ -68,9 +68,12 @@ comment on function rowcron._fire_boot(text, text, timestamptz, timestamptz) is
   'Fires the @reboot jobs of one queue and kind that have not run since PostgreSQL started; '
     'returns how many.';
 
+drop function if exists rowcron._fire(
+  text[], text[], timestamptz, timestamptz, timestamptz, integer, integer, uuid, uuid, text[]
+);
 create or replace function rowcron._fire(
   queues text[], kinds text[], at timestamptz, booted timestamptz, since timestamptz, chunk integer,
-  room integer, worker_id uuid, seal uuid, handlers text[],
+  room integer, worker_id uuid, seal uuid, handlers text[], ahead boolean,
   out complete boolean, out oldest timestamptz, out started bigint[], out readied integer
 )
 language plpgsql
@@ -113,7 +116,7 @@ begin
       end if;
       select f.fired, f.started, f.readied into lot
       from rowcron._fire_lane(lane.queue, lane.kind, at, chunk, since, share, worker_id, seal,
-        handlers) as f;
+        handlers, ahead) as f;
       complete := complete and lot.fired < chunk;
       oldest := least(oldest, lane.oldest);
       started := started || lot.started;
@@ -126,7 +129,7 @@ begin
 end
 $$;
 comment on function rowcron._fire(
-  text[], text[], timestamptz, timestamptz, timestamptz, integer, integer, uuid, uuid, text[]
+  text[], text[], timestamptz, timestamptz, timestamptz, integer, integer, uuid, uuid, text[], boolean
 ) is
   'Fires at most `chunk` jobs of each of these lanes, and @reboot jobs since PostgreSQL was booted; '
     'returns whether these were all that are due, the earliest instant for which it fired, which '

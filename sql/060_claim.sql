@@ -11,7 +11,7 @@ drop function if exists rowcron._claim(uuid, integer, text[], text[], text[], ti
 
 create or replace function rowcron._claim(
   worker_id uuid, capacity integer, queues text[], kinds text[], handlers text[], at timestamptz,
-  terse boolean default false
+  terse boolean default false, ahead boolean default false
 ) returns table (
   run_id bigint, token uuid, job_id bigint, job text, owner text, queue text, kind text,
   command text, args jsonb, attempt integer, scheduled_for timestamptz, due_at timestamptz,
@@ -49,6 +49,7 @@ declare
   readied integer;
   fired boolean := true;
   promoted boolean;
+  most integer := case when ahead then 1000 else 500 end;  -- ahead nothing waits for the last one
   -- Random numbers and hashes are dear, so one claim has one token. But a SQL job reads its own in
   -- current_query(), and must not end the run of another owner with it: these have each a hash of
   -- the token and of the run.
@@ -122,8 +123,8 @@ begin
     fires_at := clock_timestamp();
     select f.complete, f.oldest, f.started, f.readied into fired, oldest, started, readied
     from rowcron._fire(lane_queues, lane_kinds, at, booted, since,
-      case when capacity <= 0 then 1000 else least(greatest(room, 64), 500) end,
-      least(room, 500), worker_id, shared_seal, handlers) as f;
+      case when capacity <= 0 then 1000 else least(greatest(room, 64), most) end,
+      least(room, most), worker_id, shared_seal, handlers, ahead) as f;
     began := began + (clock_timestamp() - fires_at);  -- firing is not what a sweep takes
     latest := least(latest, oldest);
     -- what is fired late is due below bounds
@@ -191,14 +192,16 @@ begin
   order by c.priority desc, c.due_at, c.id;
 end
 $$;
-comment on function rowcron._claim(uuid, integer, text[], text[], text[], timestamptz, boolean) is
+comment on function rowcron._claim(
+  uuid, integer, text[], text[], text[], timestamptz, boolean, boolean
+) is
   'claim() at a given instant: fires, promotes, then hands up to `capacity` ready runs to the '
-    'worker.';
+    'worker. ahead: that instant is still to come.';
 
 create or replace function rowcron.claim(
   worker_id uuid default gen_random_uuid(), capacity integer default 1, queues text[] default null,
   kinds text[] default '{sql,http,python}', handlers text[] default null,
-    lease interval default '10 seconds', terse boolean default false
+    lease interval default '10 seconds', terse boolean default false, ahead boolean default false
 ) returns table (
   run_id bigint, token uuid, job_id bigint, job text, owner text, queue text, kind text,
   command text, args jsonb, attempt integer, scheduled_for timestamptz, due_at timestamptz,
@@ -224,6 +227,8 @@ declare
   was_asleep boolean;
   is_free boolean;  -- nothing is held, as far as can be seen at once
   has_expired boolean;
+  due timestamptz;
+  fruitful boolean;
 begin
   select
     exists (
@@ -253,18 +258,37 @@ begin
     c.args_secrets
   from rowcron._claim(claim.worker_id, least(coalesce(capacity, 1), 10000), claim.queues, kinds,
     handlers, at, terse) as c;
+  fruitful := found;
+  if ahead and not fruitful and capacity > 0 then
+    due := rowcron._due_soon(claim.queues, kinds, at);
+    if due is not null then
+      -- who is not heard of any more with this open holds nobody up
+      perform set_config('idle_in_transaction_session_timeout', '1s', true);
+      return query
+      select c.run_id, c.token, c.job_id, c.job, c.owner, c.queue, c.kind, c.command, c.args,
+        c.attempt, c.scheduled_for, c.due_at, c.started_at, c.timeout, c.connection,
+        c.idempotency_key, c.secrets, c.args_secrets
+      from rowcron._claim(claim.worker_id, least(capacity, 10000), claim.queues, kinds, handlers,
+        due, terse, true) as c;
+      fruitful := found;
+    end if;
+  end if;
   -- who found nothing sleeps on, as announced: of many that are woken for one run one has it
-  if found and was_asleep then
+  if fruitful and was_asleep then
     update rowcron.worker as w set asleep = false, wake_at = null, unsettled = null
     where w.id = claim.worker_id;
   end if;
 end
 $$;
-comment on function rowcron.claim(uuid, integer, text[], text[], text[], interval, boolean) is
+comment on function rowcron.claim(
+  uuid, integer, text[], text[], text[], interval, boolean, boolean
+) is
   'One call of a worker: rescues lost claims, fires what is due, then hands out up to `capacity` '
     'runs, best first. Fewer than asked means there are no more now. While held it returns '
       'nothing. terse: of each job one row alone tells what belongs to the job, and the token '
-        'unless kind is sql; args that are missing are those of that row. Raises RCWRK when the '
-          'worker was declared lost.';
+        'unless kind is sql; args that are missing are those of that row. ahead: where there is '
+          'nothing now, what falls due within 0.25 s; the transaction must then not be committed '
+          'before started_at, nor anything started: pg_sleep_until(started_at). Raises RCWRK when '
+          'the worker was declared lost.';
 
 reset role;

@@ -121,6 +121,9 @@ drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer,
   text, text, integer, boolean, boolean, bigint);
 drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval,
   text, text, integer, boolean, boolean, bigint, boolean);
+-- a column more
+drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval,
+  text, text, integer, boolean, boolean, bigint, boolean, bigint[]);
 create or replace function rowcron.heartbeat(
   worker_id uuid, queues text[] default null, kinds text[] default '{sql,http,python}',
   handlers text[] default null, concurrency integer default 1, lease interval default '10 seconds',
@@ -129,7 +132,7 @@ create or replace function rowcron.heartbeat(
   changes_since bigint default null, session boolean default null, holding bigint[] default null
 ) returns table (
   wake_after interval, settled boolean, cancels bigint[], changes jsonb, look_after interval,
-  held text
+  held text, lead interval
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -170,6 +173,9 @@ begin
     from rowcron._next_due(known.queues, known.kinds, known.handlers, not heartbeat.asleep, at,
       known.asleep and cardinality(writing) = 0) as n;
     wakes := due;
+    if heartbeat.asleep and due > at and due < at + known.poll + interval '1 second' then
+      lead := rowcron._lead(known.queues, known.kinds, due);
+    end if;
     if heartbeat.asleep and known.asleep and known.wake_at is not null
       and (due > known.wake_at or due is null)
     then
@@ -234,7 +240,7 @@ begin
     case when changes_since = 0 then jsonb_build_array(jsonb_build_object(
       'id', (select coalesce(max(c.id), -1) from rowcron.change as c)))
     when changes_since is not null then rowcron._changes_since(changes_since) else '[]' end,
-    look_after, held;
+    look_after, held, lead;
   perform rowcron._maintain(at);  -- last, because of the locks that it may take
 end
 $$;
@@ -247,6 +253,7 @@ comment on function rowcron.heartbeat(
     'that it knows it holds, the others are given back. Returns how long there '
       'is nothing to do (asleep => true: to claim; false: to fire; null: not asked), whether a '
         'sleep announced is settled, which runs to cancel, what changed, when to say that it sleeps '
-          'again, and why everything is held. Raises RCWRK, RCVER, RCLIM.';
+          'again, why everything is held, and how long before wake_after a claim ahead should come '
+            '(null: none). Raises RCWRK, RCVER, RCLIM.';
 
 reset role;

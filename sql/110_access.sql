@@ -182,7 +182,7 @@ to rowcron_user, rowcron_operator, rowcron_viewer;
 
 -- the four verbs
 grant execute on function
-  rowcron.claim(uuid, integer, text[], text[], text[], interval, boolean),
+  rowcron.claim(uuid, integer, text[], text[], text[], interval, boolean, boolean),
   rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval, text, text, integer,
     boolean, boolean, bigint, boolean, bigint[]),
   rowcron.finish(

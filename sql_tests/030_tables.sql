@@ -31,7 +31,7 @@ select throws_ok(public.tap_agenda('true, ''2030-01-01'', ''2030-01-01'''), '235
 select throws_ok(public.tap_agenda('false, ''2030-01-01'', ''2030-01-02'''), '23514', 'new row for relation "agenda" violates check constraint "a_paused_job_has_no_next_run"', 'a paused job has nothing next');
 select lives_ok(public.tap_agenda('true, ''2030-01-01'', ''2030-01-02'''), 'an agenda row');
 select is((select array_agg(i.indexrelid::regclass::text order by i.indexrelid::regclass::text) from pg_index as i where i.indrelid in ('rowcron.job'::regclass, 'rowcron.agenda'::regclass)),
-  '{rowcron.agenda_boot_idx,rowcron.agenda_due_idx,rowcron.agenda_pkey,rowcron.job_keep_idx,rowcron.job_name_is_unique_per_owner,rowcron.job_pkey}', 'each index has its use');
+  '{rowcron.agenda_boot_idx,rowcron.agenda_due_idx,rowcron.agenda_pkey,rowcron.job_keep_idx,rowcron.job_lane_idx,rowcron.job_name_is_unique_per_owner,rowcron.job_pkey}', 'each index has its use');
 
 select * from finish();
 rollback;

@@ -185,13 +185,18 @@ def repeat(bin: Path | None, scratch: Path, arguments: list[str], count: Count) 
     tests, and such a machine stands still now and then. A defect fails both times; what failed
     only the first time is worth a look.
     """
-    if count.what != "pytest" or not 0 < count.failed <= REPEATED:
+    if not 0 < count.failed <= REPEATED:
         return
-    again = run_pytest(bin, scratch, [*arguments, "--last-failed"], first=bin is None)
-    if not again.passed + again.failed:
-        return
-    count.unsteady, count.failed = again.passed, again.failed
-    count.passed += again.passed
+    if count.what == "pgTAP":
+        again = run_pgtap(bin)
+        count.unsteady = max(count.failed - again.failed, 0)
+        count.passed, count.failed = again.passed, again.failed
+    else:
+        again = run_pytest(bin, scratch, [*arguments, "--last-failed"], first=bin is None)
+        if not again.passed + again.failed:
+            return
+        count.unsteady, count.failed = again.passed, again.failed
+        count.passed += again.passed
     print(f"--- once more, what failed on {server_name(bin)}:\n{again.output}", flush=True)
 
 

@@ -27,6 +27,13 @@ async def nothing_async() -> None:
     """Do nothing, in the loop."""
 
 
+@handler
+async def late(run: Run) -> float:
+    """Return by how many seconds it begins after the instant, by this machine's clock."""
+    assert run.scheduled_for is not None
+    return time.time() - run.scheduled_for.timestamp()
+
+
 @handler("add-it")
 def add(a: int, b: int) -> dict[str, int]:
     """Take keyword arguments."""

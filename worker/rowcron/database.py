@@ -33,9 +33,15 @@ _CLAIM = (
     f"select {CLAIMED} from rowcron.claim("
     "%s::uuid, %s::integer, %s::text[], %s::text[], %s::text[], %s::interval, terse => true)"
 )
+_CLAIM_AHEAD = _CLAIM[:-1] + ", ahead => true)"
+# The server's clock says when a claim ahead takes effect: in microseconds since 2000, as it came.
+_AT_THE_INSTANT = (
+    "select pg_sleep_until(timestamptz '2000-01-01Z' + {} * interval '1 microsecond'); commit"
+)
 _BEAT = (
     "select extract(epoch from wake_after)::double precision, settled, cancels, changes::text,"
-    " extract(epoch from look_after)::double precision, held from rowcron.heartbeat("
+    " extract(epoch from look_after)::double precision, held,"
+    " extract(epoch from lead)::double precision from rowcron.heartbeat("
 )
 _REGISTER = (
     _BEAT + "%s::uuid, %s::text[], %s::text[], %s::text[], %s::integer, %s::interval, %s::interval,"
@@ -121,7 +127,7 @@ def registration(
 
 
 def _beat(row: tuple[Any, ...]) -> Beat:
-    wake_after, settled, cancels, changes, look_after, held = row
+    wake_after, settled, cancels, changes, look_after, held, lead = row
     return Beat(
         wake_after,
         settled is not False,
@@ -129,6 +135,7 @@ def _beat(row: tuple[Any, ...]) -> Beat:
         json.loads(changes) if changes else [],
         look_after,
         held,
+        lead or 0.0,
     )
 
 
@@ -179,20 +186,36 @@ def heartbeat_in_thread(connection: Connection[Any], worker: UUID) -> Beat:
 
 
 async def claim(
-    link: Link, worker: UUID, capacity: int, about: Registration, kinds: str | None = None
+    link: Link,
+    worker: UUID,
+    capacity: int,
+    about: Registration,
+    kinds: str | None = None,
+    *,
+    ahead: bool = False,
 ) -> list[Run]:
-    """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as `heartbeat`."""
-    rows = await link.fetch(
-        _CLAIM,
-        (
-            str(worker),
-            capacity,
-            about.queues,
-            kinds or about.kinds,
-            about.handlers,
-            f"{about.lease} s",
-        ),
-    )
+    """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as `heartbeat`.
+
+    `ahead`: if there is nothing yet, what falls due in a moment, returned at that instant.
+    """
+    kinds = kinds or about.kinds
+    lease = f"{about.lease} s"
+    values = (str(worker), capacity, about.queues, kinds, about.handlers, lease)
+    if not ahead:
+        return _runs(await link.fetch(_CLAIM, values))
+    runs = []
+
+    def end(rows: list[Any]) -> str:
+        runs.extend(_runs(rows))  # before the instant
+        if not runs:
+            return "commit"
+        return _AT_THE_INSTANT.format(runs[0].whole[12])
+
+    await link.fetch(_CLAIM_AHEAD, values, end=end)
+    return runs
+
+
+def _runs(rows: list[Any]) -> list[Run]:
     wholes = {row[2]: row for row in rows if row[3] is not None}
     return [Run(row, wholes[row[2]]) for row in rows]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
 
@@ -55,19 +57,30 @@ class Link:
         return connection
 
     async def fetch(
-        self, query: str, values: tuple[Any, ...] = (), *, again: bool = True
+        self,
+        query: str,
+        values: tuple[Any, ...] = (),
+        *,
+        end: Callable[[list[Any]], str] | None = None,
+        again: bool = True,
     ) -> list[Any]:
         """Execute one statement and return its rows, binary where a loader is known.
 
+        `end` makes of them the statements that end its transaction; without, it is one by itself.
         Raises what `errors.translate` makes of an error; its `in_doubt` is true when the connection
         was cut after the statement had been sent, so that it may have been carried out.
         """
         connection = await self.open()
         self._watch.begin(connection)
         try:
+            if end is not None:
+                await connection.execute("begin", prepare=False)
             cursor = connection.cursor(binary=True)
             await cursor.execute(query, values)
-            return await cursor.fetchall()
+            rows = await cursor.fetchall()
+            if end is not None:
+                await connection.execute(end(rows).encode(), prepare=False)
+            return rows
         except FORGOTTEN as error:
             if not again or connection.prepare_threshold is None:
                 raise translate(error) from error
@@ -79,7 +92,9 @@ class Link:
             raise translated from error
         finally:
             self._watch.end(connection)
-        return await self.fetch(query, values, again=False)
+            if end is not None and connection.info.transaction_status != TransactionStatus.IDLE:
+                await connection.close()
+        return await self.fetch(query, values, end=end, again=False)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

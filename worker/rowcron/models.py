@@ -232,6 +232,7 @@ class Run:
 class Beat(NamedTuple):
     """The answer to a heartbeat. `wake_after` in seconds; None: nothing known.
 
+    `lead`: how many seconds earlier a claim ahead should come, 0 where there is nothing to fire.
     `look_after`: who sleeps should say so again after so many seconds, because others hold runs.
     `held`: why everything stands still.
     """
@@ -242,6 +243,7 @@ class Beat(NamedTuple):
     changes: list[dict[str, Any]]
     look_after: float | None = None
     held: str | None = None
+    lead: float = 0.0
 
 
 class Session(NamedTuple):

@@ -44,6 +44,9 @@ class Told(Protocol):
     def batch_ended(self) -> None:
         """Learn that a batch was answered."""
 
+    async def begun(self) -> None:
+        """Wait until what can begin now has begun: reports can wait for that."""
+
 
 class Reporter:
     """Sends reports over a connection of its own, so that claims go on meanwhile."""
@@ -79,6 +82,7 @@ class Reporter:
         while True:
             await self._wanted.wait()
             while self.pending:
+                await self.told.begun()
                 batch = self._next_batch()
                 self.sending = len(batch)
                 await self._send(batch)

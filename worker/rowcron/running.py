@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from rowcron import database, narrate
 from rowcron.errors import ClaimLost, RowcronError
@@ -22,6 +23,7 @@ from rowcron.reporter import Reporter
 from rowcron.settings import WorkerSettings
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
 
+AT_ONCE = 100  # runs that are begun before those begun are given a turn
 PATIENCE = 0.25  # seconds without room after which what was claimed ahead is given back
 SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; we only if it fails
 
@@ -41,6 +43,7 @@ class Running:
         self.enough = settings.concurrency  # active ones, from which on there is no room
         self._line: dict[int, Run] = {}  # those of `active` that have not begun
         self._moving = False
+        self._more_soon = False  # the rest of the line has its turn after those begun just now
         self.reporter = Reporter(info, self, self.outage)
         self._loop = asyncio.get_running_loop()
         self._errands: set[asyncio.Task[None]] = set()
@@ -61,7 +64,7 @@ class Running:
         if at_once:
             self._move()
         else:
-            self._loop.call_soon(self._move)
+            self._move_soon()
         if self._line and not stood:
             self._loop.call_later(PATIENCE, self._look_at_line, self.ended)
 
@@ -71,15 +74,32 @@ class Running:
         return {kind: executor.room - in_line[kind] for kind, executor in self.executors.items()}
 
     def _move(self) -> None:
-        """Start those in line for whom there is room."""
-        if self._moving:  # a run that ends as it starts
+        """Start those in line for whom there is room, the first before the last is prepared."""
+        if self._moving or self._more_soon:  # a run that ends as it starts
             return
         self._moving = True
         now = self._loop.time()
-        while self._line and len(self.active) - len(self._line) < self.settings.concurrency:
-            run = self._line.pop(next(iter(self._line)))
-            self._start(run, now)
+        room = self.settings.concurrency - len(self.active) + len(self._line)
+        for run_id in list(islice(self._line, min(room, AT_ONCE))):
+            if (run := self._line.pop(run_id, None)) is not None:
+                self._start(run, now)
         self._moving = False
+        if self._line and len(self.active) - len(self._line) < self.settings.concurrency:
+            self._move_soon()
+
+    async def begun(self) -> None:
+        """Wait until those in line for whom there is room have begun, a matter of milliseconds."""
+        while self._more_soon:  # noqa: ASYNC110 - one turn of the loop each, and few
+            await asyncio.sleep(0)
+
+    def _move_soon(self) -> None:
+        if not self._more_soon:
+            self._more_soon = True
+            self._loop.call_soon(self._move_now)
+
+    def _move_now(self) -> None:
+        self._more_soon = False
+        self._move()
 
     def _start(self, run: Run, now: float) -> None:
         run.started = now

@@ -52,6 +52,8 @@ class Turns:
         self._flowing = False  # the last claim brought more than it takes to go on asking
         self._narrow_at = 0.0
         self._in_vain = 0
+        self._early = False  # woken before the instant for which the next claim is
+        self._came_early = False  # in vain: to the next instant it comes when it is there
         self._held: str | None = None
         self._told = False  # of something that was not asked about yet
         self._asked_at = 0.0
@@ -102,15 +104,26 @@ class Turns:
         narrow = {kind: room for kind, room in rooms.items() if 0 < room < free}
         wide = [kind for kind, room in rooms.items() if room >= free]
         few = min([free, *narrow.values()])
-        if self._flowing and narrow and wide:
+        early, self._early = self._early, False
+        self._came_early = False
+        if self._flowing and narrow and wide and not early:
             # what was brought is started while the next claim is on its way: not often a short one
             if self._loop.time() > self._narrow_at + NARROW_PAUSE:
                 await self._claim(few, database.text_array(narrow))
                 self._narrow_at = self._loop.time()
             self._flowing = await self._claim(free, database.text_array(wide)) > few
         else:
-            kinds = None if len(taking) == len(rooms) else database.text_array(taking)
-            if await self._claim(few, kinds) < few:
+            if early and narrow and wide:  # the larger claim has the better of it
+                few = free
+                brought = await self._claim(few, database.text_array(wide), ahead=True)
+                brought += await self._claim(
+                    min(narrow.values()), database.text_array(narrow), ahead=not brought
+                )
+            else:
+                kinds = None if len(taking) == len(rooms) else database.text_array(taking)
+                brought = await self._claim(few, kinds, ahead=early)
+            self._came_early = early and not brought
+            if brought < few:
                 if not self.stopping:
                     await self._sleep([kind for kind, room in rooms.items() if room == 0])
                 return
@@ -137,16 +150,20 @@ class Turns:
         """Whether the database takes reports too slowly for more runs to be worth claiming."""
         return self.running.reporter.backlog > 2 * self.settings.concurrency + MOST_REPORTS
 
-    async def _claim(self, capacity: int, kinds: str | None = None) -> int:
+    async def _claim(self, capacity: int, kinds: str | None = None, *, ahead: bool = False) -> int:
         member = self.members.claiming
-        runs = await database.claim(self.control, member.id, capacity, self.about, kinds)
+        runs = await database.claim(
+            self.control, member.id, capacity, self.about, kinds, ahead=ahead
+        )
         if runs:
             self._in_vain = 0
         # where more is to be had, the next claim is sent before these are started
-        last = len(runs) < min(capacity, MANY)
+        last = ahead or len(runs) < min(capacity, MANY)
         self.running.begin(runs, member, at_once=last)
         if runs and last:
             await asyncio.sleep(0)  # handlers begin before anything else is asked
+            if ahead:
+                await self.running.begun()
         return len(runs)
 
     async def _wait_for_room(self) -> None:
@@ -177,9 +194,13 @@ class Turns:
             pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
             if beat.wake_after is None or beat.wake_after > 0:
                 self._in_vain = 0
-            if beat.wake_after is not None and beat.wake_after <= pause:
+            early = 0.0 if self._came_early else beat.lead
+            if beat.wake_after is not None and beat.wake_after - early <= pause:
                 pause, due = beat.wake_after, True
-                if pause <= 0:
+                if pause > 0:
+                    pause = max(pause - early, 0.0)
+                else:
+                    early = 0.0
                     self._in_vain += 1
                     if not full and self._in_vain < 3:
                         return
@@ -192,6 +213,7 @@ class Turns:
             if events & Event.NOTIFIED:
                 self._in_vain = 0
             if events & ~Event.FINISHED or (due and not events):
+                self._early = due and not events and early > 0
                 if full and due and not events:
                     await self._claim(0)  # fires the kinds that it could not take
                 return

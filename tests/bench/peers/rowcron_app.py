@@ -29,4 +29,5 @@ async def bench_async(i: int = 0) -> None:
 @handler
 async def bench_due(run: Run) -> None:
     """Write down the occurrence."""
-    PROBE.hit(run.scheduled_for and run.scheduled_for.timestamp())
+    due = run.scheduled_for
+    PROBE.hit(due and due.timestamp())
