@@ -228,7 +228,7 @@ declare
   is_free boolean;  -- nothing is held, as far as can be seen at once
   has_expired boolean;
   due timestamptz;
-  fruitful boolean;
+  brought bigint;
 begin
   select
     exists (
@@ -258,8 +258,8 @@ begin
     c.args_secrets
   from rowcron._claim(claim.worker_id, least(coalesce(capacity, 1), 10000), claim.queues, kinds,
     handlers, at, terse) as c;
-  fruitful := found;
-  if ahead and not fruitful and capacity > 0 then
+  get diagnostics brought = row_count;
+  if ahead and brought = 0 and capacity > 0 then
     due := rowcron._due_soon(claim.queues, kinds, at);
     if due is not null then
       -- who is not heard of any more with this open holds nobody up
@@ -270,11 +270,12 @@ begin
         c.idempotency_key, c.secrets, c.args_secrets
       from rowcron._claim(claim.worker_id, least(capacity, 10000), claim.queues, kinds, handlers,
         due, terse, true) as c;
-      fruitful := found;
+      get diagnostics brought = row_count;
     end if;
   end if;
-  -- who found nothing sleeps on, as announced: of many that are woken for one run one has it
-  if fruitful and was_asleep then
+  -- Who found less than it asked for sleeps on, as announced: there is nothing more to do, and whoever
+  -- makes something due notifies. Of many that are woken for one run none has to say a word.
+  if was_asleep and brought >= greatest(coalesce(capacity, 1), 1) then
     update rowcron.worker as w set asleep = false, wake_at = null, unsettled = null
     where w.id = claim.worker_id;
   end if;

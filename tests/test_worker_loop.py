@@ -140,6 +140,8 @@ def test_sql_jobs_taken_ahead_are_given_back_when_the_lane_is_busy(
 def test_workers_never_run_one_run_twice(jobs: Jobs, start: Start) -> None:
     start("--processes", "2", "--concurrency", "7", wait=False)
     start("--concurrency", "50")
+    known = "select count(*) from rowcron.worker where lost_at is null"
+    wait_until(lambda: jobs.db.execute(known).fetchone() == (3,), what="three workers")
     effect = "insert into public.effect values (0, current_setting('rowcron.run_id')::bigint)"
     sql, python = jobs.add("sql", effect), jobs.add("python", "insert")
     query = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[200]))"

@@ -1,4 +1,4 @@
-"""A point inside the database at which the first session that comes by stands still."""
+"""A point inside the database at which the first session that comes by, and no other, stands."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import psycopg
 
 from harness import wait_until
 
-_GATE, _TURN = 7_001, 7_002  # advisory locks: who holds the gate closed; who stands before it
+_GATE = 7_001  # an advisory lock: who holds the gate closed
 _numbers = itertools.count(1)
 
 
 class Block:
     """A trigger of a superuser's that waits before or after a change of a row, or at COMMIT.
 
-    One session alone stands still, so that others can do the same meanwhile.
+    One session alone stands still, so that others can do the same meanwhile, and also when it has
+    been ended: a sequence counts who comes by, as nothing takes that back.
     """
 
     def __init__(
@@ -25,10 +26,12 @@ class Block:
         self.db = db
         self.pid = 0
         name = f"chaos_block_{next(_numbers)}"
+        db.execute(f"create sequence public.{name}".encode())
+        db.execute(f"grant usage on sequence public.{name} to public".encode())
         db.execute("""
             create or replace function public.chaos_block() returns trigger language plpgsql as $$
             begin
-              if pg_catalog.pg_try_advisory_xact_lock(7002) then
+              if pg_catalog.nextval(('public.' || tg_argv[0])::pg_catalog.regclass) = 1 then
                 perform pg_catalog.pg_advisory_xact_lock_shared(7001);
               end if;
               return case when tg_op = 'DELETE' then old else new end;
@@ -41,7 +44,7 @@ class Block:
         put_off = "deferrable initially deferred" if late else ""
         db.execute(
             f"create {kind} {name} {moment} {event} on {table} {put_off} for each row {condition}"
-            " execute function public.chaos_block()".encode()
+            f" execute function public.chaos_block('{name}')".encode()
         )
 
     def __enter__(self) -> Block:
