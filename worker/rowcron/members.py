@@ -74,9 +74,9 @@ class Members:
         """End those that hold nothing any more, and let go of what others hold unknowingly."""
         for member in self._members[:-1]:
             if not member.held or member.lost:
-                self._members.remove(member)
                 if not member.lost:
-                    await self.farewell(member)
+                    await self.farewell(member)  # if that is cut off, too, it is said again
+                self._members.remove(member)
             elif (now := self._loop.time()) >= member.asked + ASK_AGAIN:
                 member.asked = now
                 await database.tell_held(self.control, member.id, member.held)
