@@ -262,7 +262,8 @@ begin
   if ahead and brought = 0 and capacity > 0 then
     due := rowcron._due_soon(claim.queues, kinds, at);
     if due is not null then
-      -- who is not heard of any more with this open holds nobody up
+      -- until when it must not be committed; who is not heard of any more before holds nobody up
+      perform set_config('rowcron.claimed_for', extract(epoch from due)::text, true);
       perform set_config('idle_in_transaction_session_timeout', '1s', true);
       return query
       select c.run_id, c.token, c.job_id, c.job, c.owner, c.queue, c.kind, c.command, c.args,
@@ -288,8 +289,9 @@ comment on function rowcron.claim(
     'runs, best first. Fewer than asked means there are no more now. While held it returns '
       'nothing. terse: of each job one row alone tells what belongs to the job, and the token '
         'unless kind is sql; args that are missing are those of that row. ahead: where there is '
-          'nothing now, what falls due within 0.25 s; the transaction must then not be committed '
-          'before started_at, nor anything started: pg_sleep_until(started_at). Raises RCWRK when '
-          'the worker was declared lost.';
+          'nothing now, what falls due within 0.25 s; nothing may then be started, nor the '
+          'transaction committed, before the instant in the setting rowcron.claimed_for (seconds '
+          'since 1970, in this transaction alone), whatever was handed out. Raises RCWRK when the '
+          'worker was declared lost.';
 
 reset role;

@@ -1,7 +1,7 @@
 -- A claim ahead of an instant: what it hands out, what it leaves for the instant itself.
 
 begin;
-select plan(27);
+select plan(29);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -43,7 +43,9 @@ select is(rowcron._lead('{r}', '{sql,python}', (select e.next_run_at from rowcro
   null, 'none of another queue');
 select is((select count(*) from rowcron.claim(gen_random_uuid(), 9, '{q}', '{sql,python}')), 0::bigint, 'who does not ask for it gets nothing ahead');
 select is(public.tap_ahead('q', 0), 'none', 'nor who has no room');
+select is(coalesce(current_setting('rowcron.claimed_for', true), ''), '', 'so there is nothing to wait for');
 select is(public.tap_ahead('q', 9, '{sql,python}', '{other}'), 'sql', 'a handler that the worker lacks is not handed to it');
+select is((select r.due_at from rowcron.run as r where r.job = 'python'), to_timestamp(current_setting('rowcron.claimed_for')::double precision), 'what is left for others must not be seen before its instant either');
 select is((select r.state || ' ' || coalesce(r.waits_for, '-') from rowcron.run as r where r.job = 'python'), 'ready -', 'its run is ready');
 select is((select current_setting('idle_in_transaction_session_timeout')), '1s', 'who falls silent with a claim ahead holds it up for a second');
 select is((select a.high_water > clock_timestamp() from rowcron.agenda as a join rowcron.job as j on j.id = a.job_id where j.name = 'sql'), true, 'the high-water mark has risen to it');

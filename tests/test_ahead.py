@@ -36,6 +36,18 @@ def worker(database: Database) -> psycopg.Connection:
         connection.close()
 
 
+def test_what_one_worker_leaves_another_does_not_start_early(jobs: Jobs, start: Start) -> None:
+    """The first has no such handler: it fires ahead and hands nothing out."""
+    for number in range(10):
+        jobs.add("python", "late", schedule="* * * * * *", name=f"each-{number}")
+    without = ("--app", "recovery_app", "--handler-database-url", "")
+    start(*without)
+    start("--poll", "0.5")
+    count = "select count(*), min(result::float8) from rowcron.ledger where outcome = 'succeeded'"
+    wait_until(lambda: jobs.db.execute(count).fetchone()[0] > 60, 30)
+    assert jobs.db.execute(count).fetchone()[1] >= 0
+
+
 def test_a_pause_comes_after_what_is_claimed_ahead(
     jobs: Jobs, worker: psycopg.Connection, alice: psycopg.Connection
 ) -> None:

@@ -34,9 +34,10 @@ _CLAIM = (
     "%s::uuid, %s::integer, %s::text[], %s::text[], %s::text[], %s::interval, terse => true)"
 )
 _CLAIM_AHEAD = _CLAIM[:-1] + ", ahead => true)"
-# The server's clock says when a claim ahead takes effect: in microseconds since 2000, as it came.
+# The server's clock says when a claim ahead takes effect. Whatever it brought: it may have fired.
 _AT_THE_INSTANT = (
-    "select pg_sleep_until(timestamptz '2000-01-01Z' + {} * interval '1 microsecond'); commit"
+    "select pg_sleep_until(to_timestamp("
+    "nullif(current_setting('rowcron.claimed_for', true), '')::double precision)); commit"
 )
 _BEAT = (
     "select extract(epoch from wake_after)::double precision, settled, cancels, changes::text,"
@@ -205,13 +206,11 @@ async def claim(
         return _runs(await link.fetch(_CLAIM, values))
     runs = []
 
-    def end(rows: list[Any]) -> str:
-        runs.extend(_runs(rows))  # before the instant
-        if not runs:
-            return "commit"
-        return _AT_THE_INSTANT.format(runs[0].whole[12])
+    def before(rows: list[Any]) -> str:
+        runs.extend(_runs(rows))
+        return _AT_THE_INSTANT
 
-    await link.fetch(_CLAIM_AHEAD, values, end=end)
+    await link.fetch(_CLAIM_AHEAD, values, end=before)
     return runs
 
 
