@@ -197,7 +197,8 @@ drop function if exists rowcron._fire_lane(
 create or replace function rowcron._fire_lane(
   queue text, kind text, at timestamptz, chunk integer, since timestamptz default null,
   room integer default 0, worker_id uuid default null, seal uuid default null,
-  handlers text[] default null, ahead boolean default false, out fired integer, out started bigint[], out readied integer
+  handlers text[] default null, ahead boolean default false,
+  out fired integer, out started bigint[], out readied integer
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp

@@ -57,7 +57,7 @@ begin
   ) as f
   where l.kind = any (_lead.kinds) and (_lead.queues is null or l.queue = any (_lead.queues));
   return case when fires > 0 then
-    least(interval '10 ms' + fires * interval '60 microseconds', interval '0.1 seconds') end;
+    least(interval '20 ms' + fires * interval '60 microseconds', interval '0.1 seconds') end;
 end
 $$;
 comment on function rowcron._lead(text[], text[], timestamptz) is

@@ -38,7 +38,7 @@ select public.tap_due('sql', 220), public.tap_due('python', 220);
 update rowcron.agenda as a set next_run_at = (select e.next_run_at from rowcron.agenda as e join rowcron.job as j on j.id = e.job_id where j.name = 'sql')
 from rowcron.job as j where j.id = a.job_id and j.name = 'python';
 select is(rowcron._lead('{q}', '{sql,python}', (select e.next_run_at from rowcron.agenda as e join rowcron.job as j on j.id = e.job_id where j.name = 'sql')),
-  interval '10.12 ms', 'two are fired at that instant');
+  interval '20.12 ms', 'two are fired at that instant');
 select is(rowcron._lead('{r}', '{sql,python}', (select e.next_run_at from rowcron.agenda as e join rowcron.job as j on j.id = e.job_id where j.name = 'sql')),
   null, 'none of another queue');
 select is((select count(*) from rowcron.claim(gen_random_uuid(), 9, '{q}', '{sql,python}')), 0::bigint, 'who does not ask for it gets nothing ahead');

@@ -24,6 +24,7 @@ from rowcron.settings import WorkerSettings
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
 
 AT_ONCE = 100  # runs that are begun before those begun are given a turn
+BEGUN_WITHIN = 0.02  # seconds for which reports and claims wait for runs to begin
 PATIENCE = 0.25  # seconds without room after which what was claimed ahead is given back
 SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; we only if it fails
 
@@ -88,8 +89,9 @@ class Running:
             self._move_soon()
 
     async def begun(self) -> None:
-        """Wait until those in line for whom there is room have begun, a matter of milliseconds."""
-        while self._more_soon:  # noqa: ASYNC110 - one turn of the loop each, and few
+        """Wait until those in line for whom there is room have begun, but not long."""
+        until = self._loop.time() + BEGUN_WITHIN
+        while self._more_soon and self._loop.time() < until:
             await asyncio.sleep(0)
 
     def _move_soon(self) -> None:

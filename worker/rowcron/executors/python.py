@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Coroutine
 from typing import Any, cast
 
@@ -21,6 +22,10 @@ from rowcron.handed import Pools, await_call, call
 from rowcron.handlers import HANDLERS, Abandon, Handler, RetryAfter
 from rowcron.models import Outcome, Run
 from rowcron.threads import Stop, Threads
+
+
+# From Python 3.12 a task may begin at once: one that never waits then costs the loop nothing.
+BEGUN: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 class Executor:
@@ -63,7 +68,7 @@ class Executor:
         else:
             # loop.create_task, a generated name and a callback for the end would double the cost
             coroutine = self._await(handler, run)
-            run.state = asyncio.Task(coroutine, loop=self.loop, name=handler.name)
+            run.state = asyncio.Task(coroutine, loop=self.loop, name=handler.name, **BEGUN)
 
     async def _await(self, handler: Handler, run: Run) -> None:
         try:
