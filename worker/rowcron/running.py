@@ -91,7 +91,7 @@ class Running:
     async def begun(self) -> None:
         """Wait until those in line for whom there is room have begun, but not long."""
         until = self._loop.time() + BEGUN_WITHIN
-        while self._more_soon and self._loop.time() < until:
+        while self._more_soon and self._loop.time() < until:  # noqa: ASYNC110 - a turn each
             await asyncio.sleep(0)
 
     def _move_soon(self) -> None:

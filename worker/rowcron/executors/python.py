@@ -23,7 +23,6 @@ from rowcron.handlers import HANDLERS, Abandon, Handler, RetryAfter
 from rowcron.models import Outcome, Run
 from rowcron.threads import Stop, Threads
 
-
 # From Python 3.12 a task may begin at once: one that never waits then costs the loop nothing.
 BEGUN: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
