@@ -274,9 +274,9 @@ begin
       get diagnostics brought = row_count;
     end if;
   end if;
-  -- Who found less than it asked for sleeps on, as announced: there is nothing more to do, and whoever
-  -- makes something due notifies. Of many that are woken for one run none has to say a word.
-  if was_asleep and brought >= greatest(coalesce(capacity, 1), 1) then
+  -- Who found little sleeps on, as announced: of many that are woken for one run none has to say a
+  -- word. Who found more is awake, so that what comes meanwhile notifies nobody.
+  if was_asleep and brought >= least(greatest(coalesce(capacity, 1), 1), 4) then
     update rowcron.worker as w set asleep = false, wake_at = null, unsettled = null
     where w.id = claim.worker_id;
   end if;

@@ -4,8 +4,8 @@
 -- holds on a table through which runs come to be, has ended. A REPEATABLE READ transaction, whose
 -- snapshot may be older still, always notifies (chapter 090). What is announced is when the worker
 -- will have something to do, not when its poll ends: a transaction that relied on that could commit
--- just after the look that follows. A claim that finds less than it asks for leaves the announcement
--- as it stands, so that of many workers that one run wakes none needs to announce anew.
+-- just after the look that follows. A claim that finds little leaves the announcement as it
+-- stands, so that of many workers that one run wakes none needs to announce anew.
 --
 -- Here is what a worker must know for it; the heartbeat that announces it is in chapter 065.
 
