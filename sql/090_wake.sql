@@ -41,9 +41,12 @@ as $$
 declare
   at timestamptz := clock_timestamp();
 begin
-  if rowcron._old_snapshot() or (
-    exists (select from rowcron.worker as w where w.asleep and w.expires_at > at)
-    and exists (
+  -- statements of their own: mostly nobody sleeps, and a part that is not needed costs, too
+  if current_setting('transaction_isolation') = 'read committed' then  -- _old_snapshot()
+    if not exists (select from rowcron.worker as w where w.asleep) then
+      return null;
+    end if;
+    if not exists (
       select from (
         select f.queue, f.kind, min(f.due_at) as due_at
         from fresh as f
@@ -53,10 +56,11 @@ begin
       join rowcron.worker as w on f.kind = any (w.kinds)
         and (w.queues is null or f.queue = any (w.queues))
       where w.asleep and w.expires_at > at and (w.wake_at is null or w.wake_at > f.due_at)
-    )
-  ) then
-    perform rowcron._notify();
+    ) then
+      return null;
+    end if;
   end if;
+  perform rowcron._notify();
   return null;
 end
 $$;

@@ -1,8 +1,8 @@
 """Enqueuing: single statements at 1, 8 and 32 clients, and a thousand in one statement.
 
 rowcron's statements are pgbench's, so that no client's language is measured; the peers enqueue with
-their own clients. With 0, 1 and 20 workers that listen (to another queue), with a worker that works
-off what comes, and the same with the wake trigger disabled.
+their own clients. With 0, 1 and 20 workers that listen (to another queue), with a worker that is
+busy, and the same with the wake trigger disabled.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bench.throughput import SLOW
 from bench.tools import ROWCRON, Failure, Load, Tool
 
 NAME = "enqueue"
+BACKLOG = 120_000
 ONE = "select rowcron.enqueue('async', '{\"i\": 1}');\n"
 MANY = (
     "select count(*) from rowcron.enqueue_many('async',"
@@ -99,16 +100,34 @@ def listening(context: Context, database: str, workers: int) -> Iterator[None]:
 
 
 def busy(context: Context, database: str, count: int, clients: int) -> dict[str, Any]:
-    """A worker works off what comes; the wake trigger enabled and disabled, in turn."""
+    """A worker works off a backlog meanwhile; the wake trigger enabled and disabled, in turn.
+
+    Without a backlog the worker would sleep, and leave the cores to the clients, while the trigger
+    is disabled.
+    """
     rates: dict[str, list[float]] = {"enable": [], "disable": []}
     load = Load(0, concurrency=1000, options=context.rowcron_options)
     with ROWCRON.working(context.server, database, load), context.server.admin(database) as conn:
         _asleep(context, database, 1)
         for state in ("enable", "disable", "disable", "enable", "enable", "disable"):
+            ROWCRON.fill(context.server, database, Load(BACKLOG))
             conn.execute(f"alter table rowcron.run {state} trigger e10_wake".encode())
             rates[state].append(singles(context, database, count, clients))
+            if not ROWCRON.ask(conn, "select count(*) from rowcron.run"):
+                raise Failure("rowcron: the worker was not busy to the end")
+            conn.execute("alter table rowcron.run enable trigger e10_wake")
+            conn.execute("select rowcron._notify()")
+            _idle(context, conn)
     on, off = (statistics.median(rates[state]) for state in ("enable", "disable"))
     return {"value": on, "trigger disabled": off}
+
+
+def _idle(context: Context, conn: Any) -> None:
+    deadline = time.monotonic() + context.patience
+    while ROWCRON.ask(conn, ROWCRON.left):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the backlog was not worked off")
+        time.sleep(0.05)
 
 
 def _asleep(context: Context, database: str, workers: int) -> None:
