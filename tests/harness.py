@@ -128,9 +128,14 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self, bin: Path | None = None, settings: Mapping[str, str] = SETTINGS) -> None:
+    def __init__(
+        self,
+        bin: Path | None = None,
+        settings: Mapping[str, str] = SETTINGS,
+        place: str | None = None,
+    ) -> None:
         self.settings = settings
-        self.base = Path(tempfile.mkdtemp(prefix="rowcron-test-", dir=fast_place()))
+        self.base = Path(tempfile.mkdtemp(prefix="rowcron-test-", dir=place or fast_place()))
         self.base.chmod(0o711 if embedded_os.is_root() else 0o700)
         self.bin = bin or embedded_os.binaries(self.base)
         self._user = embedded_os.server_user(self.base / "nothing-there-yet")

@@ -47,7 +47,7 @@ class Server(TestServer):
     """One server for the whole benchmark; databases are copied from a template a tool."""
 
     def __init__(self, bin: Path | None, **more: str) -> None:
-        super().__init__(bin, DURABLE | more)
+        super().__init__(bin, DURABLE | more, "/tmp")  # on a disk: commits are durable
         self.given = (bin, more)
         self.templates: dict[str, str] = {}
         shared = Path("/usr/share/postgresql") / self.bin.parent.name / "extension"
