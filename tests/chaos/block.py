@@ -26,7 +26,8 @@ class Block:
         self.db = db
         self.pid = 0
         name = f"chaos_block_{next(_numbers)}"
-        db.execute(f"create sequence public.{name}".encode())
+        self.name = name
+        db.execute(f"create sequence public.{name} start 2".encode())
         db.execute(f"grant usage on sequence public.{name} to public".encode())
         db.execute("""
             create or replace function public.chaos_block() returns trigger language plpgsql as $$
@@ -50,6 +51,7 @@ class Block:
     def __enter__(self) -> Block:
         self.gate = psycopg.connect(self.db.info.dsn, autocommit=True)
         self.gate.execute(f"select pg_advisory_lock({_GATE})".encode())
+        self.db.execute("select setval(%s::regclass, 1, false)", [f"public.{self.name}"])
         return self
 
     def __exit__(
