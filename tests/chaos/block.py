@@ -1,4 +1,4 @@
-"""A point inside the database at which the first session that comes by, and no other, stands."""
+"""A point inside the database at which the first session that comes by stands still."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import psycopg
 
 from harness import wait_until
 
-_GATE = 7_001  # an advisory lock: who holds the gate closed
+_GATE, _TURN = 7_001, 7_002  # advisory locks: who holds the gate closed; who stands before it
 _numbers = itertools.count(1)
 
 
 class Block:
     """A trigger of a superuser's that waits before or after a change of a row, or at COMMIT.
 
-    One session alone stands still, so that others can do the same meanwhile, and also when it has
-    been ended: a sequence counts who comes by, as nothing takes that back.
+    One session alone stands still, so that others can do the same meanwhile.
     """
 
     def __init__(
@@ -26,13 +25,10 @@ class Block:
         self.db = db
         self.pid = 0
         name = f"chaos_block_{next(_numbers)}"
-        self.name = name
-        db.execute(f"create sequence public.{name} start 2".encode())
-        db.execute(f"grant usage on sequence public.{name} to public".encode())
         db.execute("""
             create or replace function public.chaos_block() returns trigger language plpgsql as $$
             begin
-              if pg_catalog.nextval(('public.' || tg_argv[0])::pg_catalog.regclass) = 1 then
+              if pg_catalog.pg_try_advisory_xact_lock(7002) then
                 perform pg_catalog.pg_advisory_xact_lock_shared(7001);
               end if;
               return case when tg_op = 'DELETE' then old else new end;
@@ -45,13 +41,12 @@ class Block:
         put_off = "deferrable initially deferred" if late else ""
         db.execute(
             f"create {kind} {name} {moment} {event} on {table} {put_off} for each row {condition}"
-            f" execute function public.chaos_block('{name}')".encode()
+            " execute function public.chaos_block()".encode()
         )
 
     def __enter__(self) -> Block:
         self.gate = psycopg.connect(self.db.info.dsn, autocommit=True)
         self.gate.execute(f"select pg_advisory_lock({_GATE})".encode())
-        self.db.execute("select setval(%s::regclass, 1, false)", [f"public.{self.name}"])
         return self
 
     def __exit__(

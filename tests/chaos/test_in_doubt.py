@@ -7,9 +7,11 @@ and before the server has even begun, leaving it to go on with nobody there and 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -103,6 +105,28 @@ LATE = {
 }
 
 
+@contextmanager
+def open_when_gone(scene: Scene, block: Block, pid: int) -> Iterator[None]:
+    """The server ends a job two seconds after its client has gone: nobody else stands then."""
+    left = threading.Event()
+
+    def watch() -> None:
+        with psycopg.connect(scene.database.url("postgres"), autocommit=True) as db:
+            there = "select count(*) from pg_stat_activity where pid = %s"
+            while not left.wait(0.05):
+                if db.execute(there, [pid]).fetchone() == (0,):
+                    block.open()
+                    return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
+
+
 def commit_late(server: TestServer, what: str, dies: bool) -> str:
     """Let one statement commit seconds after its cut; return what became of the run."""
     pattern, kind, place, event, when = LATE[what]
@@ -113,14 +137,15 @@ def commit_late(server: TestServer, what: str, dies: bool) -> str:
             worker = scene.work("--concurrency", "2", through=True, lease=1, wait=False)
             run = scene.jobs.start(name)
             pid = block.wait()
-            if dies:
-                worker.kill()
-            scene.work(lease=1)
-            if dies:
-                lost = "select bool_or(lost_at is not null) from rowcron.worker"
-                wait_until(lambda: scene.only(lost), what="the loss")
-            time.sleep(1.5)  # the server stands there, with nobody to hear it
-            there = scene.only("select count(*) from pg_stat_activity where pid = %s", pid)
+            with open_when_gone(scene, block, pid):
+                if dies:
+                    worker.kill()
+                scene.work(lease=1)
+                if dies:
+                    lost = "select bool_or(lost_at is not null) from rowcron.worker"
+                    wait_until(lambda: scene.only(lost), what="the loss")
+                time.sleep(1.5)  # the server stands there, with nobody to hear it
+                there = scene.only("select count(*) from pg_stat_activity where pid = %s", pid)
             block.open()
             scene.jobs.end(run)
         scene.ended()
