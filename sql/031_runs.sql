@@ -187,9 +187,17 @@ begin
   end if;
 end
 $$;
-create index if not exists ledger_job_idx on rowcron.ledger (job, finished_at desc);
+do $$
+begin
+  -- they were descending: each entry at the left end of its range, where pages split in halves
+  if pg_get_indexdef(to_regclass('rowcron.ledger_finished_idx')) ~ 'DESC' then
+    drop index rowcron.ledger_job_idx, rowcron.ledger_finished_idx;
+  end if;
+end
+$$;
+create index if not exists ledger_job_idx on rowcron.ledger (job, finished_at);
 create index if not exists ledger_run_idx on rowcron.ledger (run_id);
-create index if not exists ledger_finished_idx on rowcron.ledger (finished_at desc);
+create index if not exists ledger_finished_idx on rowcron.ledger (finished_at);
 -- trouble is rare, so that these two cost little: all of it, and an owner's
 create index if not exists ledger_trouble_idx on rowcron.ledger (outcome, finished_at desc)
 where final and outcome in ('failed', 'lost', 'missed');

@@ -156,7 +156,9 @@ begin
       state = 'running', worker_id = _claim.worker_id, started_at = at,
       seal = case when r.kind = 'sql' then md5(md5(secret || '/' || r.id)::uuid::text)::uuid
         else shared_seal end,
-      limited = coalesce(r.job_id = any (limited_jobs), false)
+      limited = coalesce(r.job_id = any (limited_jobs), false),
+      -- named, PostgreSQL 16 to 18 read what rank is made of once a statement, and else once a row
+      priority = r.priority
     where r.ctid = any (tids)  -- locked by us, so it stays where it is
     returning r.id, r.job_id, r.job, r.owner, r.queue, r.kind, r.args, r.attempt, r.scheduled_for,
       r.due_at, r.created_at, r.priority
