@@ -195,10 +195,20 @@ begin
   );
   get diagnostics gone = row_count;
   all_done := gone < most;
-  -- numbers rise with time, give or take what was open at once: no index by time is needed
+  -- numbers rise with time, give or take what was open at once: no index by time is needed, and
+  -- where the first is not old enough no other is looked at
   delete from rowcron.change as c
-  where c.changed_at < oldest
-    and c.id in (select e.id from rowcron.change as e order by e.id limit most);
+  where c.id = any (array(
+    select e.id
+    from (
+      select n.id, n.changed_at
+      from rowcron.change as n
+      where (select o.changed_at from rowcron.change as o order by o.id limit 1) < oldest
+      order by n.id
+      limit most
+    ) as e
+    where e.changed_at < oldest
+  ));
   get diagnostics gone = row_count;
   all_done := all_done and gone < most;
   perform rowcron._adopt(at);

@@ -20,7 +20,7 @@ from harness import Database, TestServer
 FEW, MANY = 1_000, 100_000
 RUNS = 50  # that the statement in question handles
 WORKER = "00000000-0000-4000-8000-000000000001"
-TABLES = "('agenda', 'job', 'key', 'lane', 'run', 'setting', 'worker') or c.relname ~ '^ledger'"
+TABLES = "('agenda', 'change', 'job', 'key', 'lane', 'run', 'setting', 'worker') or c.relname ~ '^ledger'"
 # Rows that scans have read and heap rows fetched, of tables and through indexes.
 READ = f"""
 select coalesce(sum(pg_stat_get_xact_tuples_returned(c.oid)
@@ -51,6 +51,11 @@ from rowcron.job as j, generate_series(1, {count}) as i, (values
 ) as s (queue, state, waits_for, due)
 where j.name = 'on-demand'
 """
+CHANGES = """
+insert into rowcron.change (changed_by, action, job_id, job, owner, new_values)
+select 'alice', 'insert', j.id, j.name, j.owner, to_jsonb(j)
+from rowcron.job as j where j.name like 'load-%'
+"""
 PAST = """
 insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final, due_at,
   started_at, finished_at, outcome)
@@ -69,6 +74,7 @@ def loaded(server: TestServer, around: int) -> Database:
         db.execute("set session_replication_role = replica")  # set-wise, past the triggers
         db.execute(JOBS.format(count=around).encode())
         db.execute(AGENDA.encode())
+        db.execute(CHANGES.encode())
         for text in (LIVE, PAST):
             db.execute(text.format(count=around).encode())
         db.execute("insert into rowcron.lane values ('elsewhere', 'sql') on conflict do nothing")
@@ -271,6 +277,7 @@ def test_what_falls_due_is_written_once_and_begun(database: Database) -> None:
     [
         (f"select * from rowcron.heartbeat('{WORKER}')", 0),
         (f"select * from rowcron.heartbeat('{WORKER}', asleep => true)", 0),
+        ("select rowcron._maintain(clock_timestamp() + interval '2 minutes')", 10),  # settings
         ("select * from rowcron.upcoming_page()", 2 * 50 * 20),  # a page a priority
         ("select * from rowcron.history limit 50", 50),
     ],
