@@ -20,7 +20,10 @@ from harness import Database, TestServer
 FEW, MANY = 1_000, 100_000
 RUNS = 50  # that the statement in question handles
 WORKER = "00000000-0000-4000-8000-000000000001"
-TABLES = "('agenda', 'change', 'job', 'key', 'lane', 'run', 'setting', 'worker') or c.relname ~ '^ledger'"
+TABLES = (
+    "('agenda', 'change', 'job', 'key', 'lane', 'run', 'setting', 'worker')"
+    " or c.relname ~ '^ledger'"
+)
 # Rows that scans have read and heap rows fetched, of tables and through indexes.
 READ = f"""
 select coalesce(sum(pg_stat_get_xact_tuples_returned(c.oid)

@@ -79,8 +79,8 @@ class Server(TestServer):
         super().start()
         with self.admin() as conn:
             self.version = str(conn.execute("show server_version").fetchone()[0]).split()[0]
-            # A server that has been up for a while writes over old WAL; making new files, a tenth of
-            # some sample's time, belongs to its first minutes.
+            # A server that has been up for a while writes over old WAL; making new files, a tenth
+            # of some sample's time, belongs to its first minutes.
             conn.execute("create table wal as select i, i as j from generate_series(1, 20000000) i")
             conn.execute("drop table wal")
             conn.execute("checkpoint")

@@ -45,6 +45,7 @@ class Running:
         self._line: dict[int, Run] = {}  # those of `active` that have not begun
         self._moving = False
         self._more_soon = False  # the rest of the line has its turn after those begun just now
+        self._at_once: list[tuple[Run, Outcome]] = []  # ended as they began; first all begin
         self.reporter = Reporter(info, self, self.outage)
         self._loop = asyncio.get_running_loop()
         self._errands: set[asyncio.Task[None]] = set()
@@ -76,7 +77,7 @@ class Running:
 
     def _move(self) -> None:
         """Start those in line for whom there is room, the first before the last is prepared."""
-        if self._moving or self._more_soon:  # a run that ends as it starts
+        if self._moving or self._more_soon:
             return
         self._moving = True
         now = self._loop.time()
@@ -85,8 +86,17 @@ class Running:
             if (run := self._line.pop(run_id, None)) is not None:
                 self._start(run, now)
         self._moving = False
+        if not self._line or room <= AT_ONCE:
+            self._take_ended()
         if self._line and len(self.active) - len(self._line) < self.settings.concurrency:
             self._move_soon()
+
+    def _take_ended(self) -> None:
+        ended, self._at_once = self._at_once, []
+        for run, outcome in ended:
+            self._end(run, outcome)
+        if len(self.active) < self.enough:
+            self.alarm.set(Event.ROOM)
 
     async def begun(self) -> None:
         """Wait until those in line for whom there is room have begun, but not long."""
@@ -134,6 +144,16 @@ class Running:
 
     def done(self, run: Run, outcome: Outcome) -> None:
         """Take the outcome of a run; a second one is ignored."""
+        if self._moving:
+            self._at_once.append((run, outcome))
+            return
+        self._end(run, outcome)
+        if self._line:
+            self._move()
+        if len(self.active) < self.enough:
+            self.alarm.set(Event.ROOM)
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
         if self.active.get(run.run_id) is not run:
             return
         del self.active[run.run_id]
@@ -150,10 +170,6 @@ class Running:
             self.batch_ended()
         else:
             self.reporter.add(run, outcome)
-        if self._line:
-            self._move()
-        if len(self.active) < self.enough:
-            self.alarm.set(Event.ROOM)
 
     def recorded(self, run: Run, outcome: Outcome) -> None:
         """The database has the outcome."""
@@ -197,6 +213,9 @@ class Running:
 
     def stop(self, run: Run, reason: str, grace: float) -> None:
         """Stop a run: `reason` is timeout, cancelled or released."""
+        self._take_ended()
+        if self.active.get(run.run_id) is not run:
+            return
         if self._line.pop(run.run_id, None) is not None:
             run.stopping = reason
             self.done(run, stopped(run))
