@@ -31,13 +31,13 @@ STATEMENTS = {
     "claim of 500": CLAIM,
     "claim in vain": CLAIM,
     "promote of 500": CLAIM.replace(f", {BATCH},", ", 0,"),
-    "fire of 50": "select rowcron._fire_lane('default', 'python', clock_timestamp(), 256)",
+    "fire of 50": CLAIM.replace(f", {BATCH},", ", 0,"),
     "finish of 500": f"select * from rowcron.finish('{WORKER}', %s::bigint[], %s::uuid[],"
     " %s::text[], terse => true)",
     "heartbeat": f"select * from rowcron.heartbeat('{WORKER}', kinds => '{{python}}')",
     "heartbeat asleep": f"select * from rowcron.heartbeat('{WORKER}', kinds => '{{python}}',"
     " asleep => true)",
-    "maintenance": "select rowcron._maintain(clock_timestamp())",  # once a minute
+    "maintenance": f"select * from rowcron.heartbeat('{WORKER}', kinds => '{{python}}')",
     "upcoming page": "select * from rowcron.upcoming_page()",
     "history page": "select * from rowcron.history limit 50",
 }
