@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,15 @@ from rowcron.eventloop import loop_factory
 from rowcron.executors.shell import Executor as Shell
 from rowcron.handlers import HANDLERS, Handler
 from rowcron.logfile import RotatedFile
+from rowcron.members import Member
 from rowcron.models import Outcome, Run, length
 from rowcron.request import BadRequest, read_command
+from rowcron.running import Running
 from rowcron.settings import BadSettings, WorkerSettings
 from rowcron.splitter import statements
 from rowcron.text import safe
 from rowcron.threads import Threads
+from rowcron.wake import Alarm
 
 pytestmark = pytest.mark.once
 
@@ -281,3 +286,77 @@ def test_every_code_of_the_schema_has_an_exception() -> None:
     codes = {"SCH", "TZN", "KND", "NAM", "LIM", "CMD", "OWN", "NOJ", "NOR", "CLM", "WRK", "HLD",
              "VER", "DEF", "CON", "KEY", "EXE"}  # fmt: skip
     assert {f"RC{code}" for code in codes} <= BY_SQLSTATE.keys()
+
+
+class AtOnce:
+    """An executor whose runs end as they begin."""
+
+    def __init__(self, running: Running, seconds: float) -> None:
+        self.running = running
+        self.seconds = seconds
+        self.room = 10_000
+        self.begun = 0
+        self.most = 0  # that had begun and were not counted as ended
+
+    def start(self, run: Run) -> None:
+        self.begun += 1
+        running = self.running
+        self.most = max(self.most, len(running.active) - len(running._line))
+        time.sleep(self.seconds)
+        running.done(run, Outcome("succeeded"))
+
+    def stop(self, run: Run, grace: float) -> None:
+        raise AssertionError(f"{run} has ended")
+
+
+async def begin_many(count: int, concurrency: int, seconds: float) -> tuple[Running, AtOnce, int]:
+    """Begin so many; return also how many had begun when the first was to be reported."""
+    settings = WorkerSettings.model_construct(concurrency=concurrency, kill_grace=1.0)
+    running = Running(settings, log.Log("error"), "", Alarm())
+    executor = AtOnce(running, seconds)
+    running.executors = {"python": executor}  # type: ignore[dict-item]
+    length = struct.pack(">qii", 3_600_000_000, 0, 0)
+    rows = [
+        (i, b"t" * 16, 1, "j", "o", "q", "python", "h", b"\1{}", 1, None, None, None, length)
+        for i in range(count)
+    ]
+    running.begin([Run(row) for row in rows], Member(), at_once=False)
+    first = 0
+    while running.active:
+        await asyncio.sleep(0)
+        if running.reporter.pending and not first:
+            first = executor.begun
+    return running, executor, first
+
+
+def test_all_begin_before_those_that_ended_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rowcron.running.BEGUN_WITHIN", 60.0)
+    running, executor, first = asyncio.run(begin_many(450, 1000, 0))
+    assert first == executor.begun == len(running.reporter.pending) == 450
+
+
+def test_those_that_ended_are_not_kept_for_long() -> None:
+    running, executor, first = asyncio.run(begin_many(300, 1000, 0.001))
+    assert first == 100  # took longer than the 20 ms
+    assert executor.begun == len(running.reporter.pending) == 300
+
+
+def test_no_more_begin_than_may_run_together() -> None:
+    running, executor, _ = asyncio.run(begin_many(450, 150, 0))
+    assert executor.most <= 150
+    assert executor.begun == len(running.reporter.pending) == 450
+
+
+def test_what_has_ended_is_not_stopped() -> None:
+    async def stopped() -> int:
+        settings = WorkerSettings.model_construct(concurrency=1000, kill_grace=1.0)
+        running = Running(settings, log.Log("error"), "", Alarm())
+        running.executors = {"python": AtOnce(running, 0)}  # type: ignore[dict-item]
+        length = struct.pack(">qii", 3_600_000_000, 0, 0)
+        row = (b"t" * 16, 1, "j", "o", "q", "python", "h", b"\1{}", 1, None, None, None, length)
+        runs = [Run((i, *row)) for i in range(250)]
+        running.begin(runs, Member(), at_once=True)  # a hundred begin, and wait for the others
+        running.stop(runs[0], "cancelled", 1.0)
+        return len(running.reporter.pending)
+
+    assert asyncio.run(stopped()) == 100

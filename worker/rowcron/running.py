@@ -24,7 +24,7 @@ from rowcron.settings import WorkerSettings
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
 
 AT_ONCE = 100  # runs that are begun before those begun are given a turn
-BEGUN_WITHIN = 0.02  # seconds for which reports and claims wait for runs to begin
+BEGUN_WITHIN = 0.02  # seconds for which reports and claims wait for others to begin
 PATIENCE = 0.25  # seconds without room after which what was claimed ahead is given back
 SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; we only if it fails
 
@@ -45,7 +45,8 @@ class Running:
         self._line: dict[int, Run] = {}  # those of `active` that have not begun
         self._moving = False
         self._more_soon = False  # the rest of the line has its turn after those begun just now
-        self._at_once: list[tuple[Run, Outcome]] = []  # ended as they began; first all begin
+        self._at_once: list[tuple[Run, Outcome]] = []  # ended as they began; first others begin
+        self._others_until = 0.0  # but not for long
         self.reporter = Reporter(info, self, self.outage)
         self._loop = asyncio.get_running_loop()
         self._errands: set[asyncio.Task[None]] = set()
@@ -81,12 +82,14 @@ class Running:
             return
         self._moving = True
         now = self._loop.time()
+        if not self._at_once:
+            self._others_until = now + BEGUN_WITHIN
         room = self.settings.concurrency - len(self.active) + len(self._line)
         for run_id in list(islice(self._line, min(room, AT_ONCE))):
             if (run := self._line.pop(run_id, None)) is not None:
                 self._start(run, now)
         self._moving = False
-        if not self._line or room <= AT_ONCE:
+        if not self._line or room <= AT_ONCE or self._loop.time() >= self._others_until:
             self._take_ended()
         if self._line and len(self.active) - len(self._line) < self.settings.concurrency:
             self._move_soon()
