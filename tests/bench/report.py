@@ -23,8 +23,8 @@ the other figures; `ARGS='all --anew'` begins from nothing, `ARGS=report` writes
 PyPI and npm into environments of their own. Every figure is of a server of its own with durable
 commits, which writes over old WAL files, as one does that has been up for a while (to make them
 takes every tool a tenth or more of its rate); each peer's effects are checked: as many handler
-calls, and as many jobs recorded, as there were enqueued. For the wake-up rowcron and Graphile Worker
-are asked in SQL by one and the same client, the others by their own.
+calls, and as many jobs recorded, as there were enqueued. For the wake-up rowcron and Graphile
+Worker are asked in SQL by one and the same client, the others by their own.
 """
 
 
