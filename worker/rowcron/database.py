@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection, Connection
+from psycopg import Connection
 
 from rowcron import __version__
-from rowcron.connection import brief, connect
 from rowcron.errors import translate
 from rowcron.link import Link
-from rowcron.models import Beat, Outcome, Recorded, Run, Session, instant
+from rowcron.models import Beat, Outcome, Recorded, Run, instant
 from rowcron.wire import Wire
 
 CLAIMED = (
@@ -66,18 +65,10 @@ _FINISH = (
 )
 _EXECUTE = "select outcome, final, error, next_due_at from rowcron.execute"
 SUCCEEDED = Recorded("succeeded", True, None)
-_TERMINATE = (
-    "select pg_terminate_backend(a.pid) from pg_stat_activity as a"
-    " where a.pid = %s and a.backend_start = %s::timestamptz"
-)
 # Lets the server notice that we are gone. Else the job of a worker that was killed goes on to its
 # end, and its run is nobody's until then. With each execution, because that resets all; only some
 # systems can do it, and others refuse it.
 _WATCH = "set local client_connection_check_interval = '2s'; "
-_INTRODUCE = (
-    "select version() ~* 'linux|darwin|bsd', a.pid, a.backend_start"
-    " from pg_stat_activity as a where a.pid = pg_backend_pid()"
-)
 _MAX_TIMEOUT = 2_147_483_647
 
 
@@ -291,61 +282,3 @@ async def execute(wire: Wire, run: Run, *, watch: bool) -> tuple[Recorded, str |
         return SUCCEEDED, None
     outcome, final, text, due = wire.row(answer)
     return Recorded(outcome, final, due), text
-
-
-async def introduce(connection: AsyncConnection[Any]) -> tuple[bool, Session | None]:
-    """Return whether the server can watch its clients, and which session this is.
-
-    The session can be ended from another one by that; None behind a pooler, where the session that
-    executes is another one each time.
-    """
-    with brief(connection):
-        row = await (await connection.execute(_INTRODUCE)).fetchone()
-    if row is None:
-        return False, None
-    watches, pid, started = row
-    known = started is not None and pid == connection.info.backend_pid
-    return watches, Session(pid, started) if known else None
-
-
-async def terminate(info: str, session: Session) -> bool:
-    """End a session of our own login; return whether there was one. Opens a connection for it."""
-    connection = await connect(info)
-    try:
-        with brief(connection):
-            cursor = await connection.execute(_TERMINATE, session)
-            return await cursor.fetchone() is not None
-    except psycopg.Error as error:
-        raise translate(error) from error
-    finally:
-        await connection.close()
-
-
-async def listen(connection: AsyncConnection[Any], *channels: str) -> None:
-    """Ask for notifications."""
-    try:
-        with brief(connection):
-            await connection.execute("; ".join(f"listen {name}" for name in channels).encode())
-    except psycopg.Error as error:
-        raise translate(error) from error
-
-
-async def unlisten(connection: AsyncConnection[Any], channel: str = "*") -> None:
-    """Ask for no more notifications of this channel, or of any."""
-    try:
-        with brief(connection):
-            await connection.execute(f"unlisten {channel}".encode())
-    except psycopg.Error as error:
-        raise translate(error) from error
-
-
-async def notify(info: str, channel: str) -> None:
-    """Notify a channel over a connection that is opened for it."""
-    connection = await connect(info)
-    try:
-        with brief(connection):
-            await connection.execute("select pg_notify(%s, '')", (channel,))
-    except psycopg.Error as error:
-        raise translate(error) from error
-    finally:
-        await connection.close()

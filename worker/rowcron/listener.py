@@ -13,10 +13,10 @@ from uuid import uuid4
 import psycopg
 from psycopg import AsyncConnection
 
-from rowcron import database
 from rowcron.connection import brief, connect, pooled
 from rowcron.errors import RowcronError
 from rowcron.log import Log
+from rowcron.session import listen, notify, unlisten
 from rowcron.silence import patience
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
 
@@ -57,18 +57,18 @@ class Listener:
         proof = f"{CHANNEL}_{uuid4().hex}"
         self._channels.clear()
         connection.add_notify_handler(lambda notify: self._channels.append(notify.channel))
-        await database.listen(connection, CHANNEL, proof)
+        await listen(connection, CHANNEL, proof)
         self._failures = 0
         self.alarm.set(Event.NOTIFIED)  # whoever notified before was not heard
         # over another connection, since a pooler may give this one what comes with an answer
-        await database.notify(self.info, proof)
+        await notify(self.info, proof)
         heard = await self._take(connection, PROOF, proof)
         if not heard:
             hint = "LISTEN needs a session of its own: name the server itself, or pool sessions"
             text = f"notifications do not arrive, looking every {self.poll:g} s instead"
             self._deaf(f"{text}; {hint}", hint)
             if await pooled(connection):
-                await database.unlisten(connection)  # from what may be somebody else's session
+                await unlisten(connection)  # from what may be somebody else's session
         while True:
             heard = await self._take(connection, patience(self.info), proof) or heard
             await self._still_there(connection)
@@ -86,7 +86,7 @@ class Listener:
         if self.deaf:
             self.deaf = False
             self.log.event("hearing", "notifications arrive again")
-        await database.unlisten(connection, proof)
+        await unlisten(connection, proof)
         return True
 
     def _arrived(self, connection: AsyncConnection[Any]) -> list[str]:

@@ -246,11 +246,4 @@ class Beat(NamedTuple):
     lead: float = 0.0
 
 
-class Session(NamedTuple):
-    """A database session, named so that it cannot be taken for a later one with the same pid."""
-
-    pid: int
-    started: datetime
-
-
-__all__ = ["Beat", "Outcome", "Recorded", "Run", "Session", "instant"]
+__all__ = ["Beat", "Outcome", "Recorded", "Run", "instant"]

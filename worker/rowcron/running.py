@@ -18,8 +18,9 @@ from rowcron.executors import Executor, stopped
 from rowcron.link import Link
 from rowcron.log import Log
 from rowcron.members import Member
-from rowcron.models import Outcome, Recorded, Run, Session
+from rowcron.models import Outcome, Recorded, Run
 from rowcron.reporter import Reporter
+from rowcron.session import Session, terminate
 from rowcron.settings import WorkerSettings
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
 
@@ -262,7 +263,7 @@ class Running:
 
     async def _end_session(self, session: Session, info: str) -> None:
         try:
-            await database.terminate(info, session)
+            await terminate(info, session)
         except RowcronError as error:
             self.log.debug(f"cannot terminate session {session.pid}: {error.message}")
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rowcron.capture import describe
 from rowcron.errors import RowcronError
-from rowcron.models import Outcome, Run, Session
+from rowcron.models import Outcome, Run
+from rowcron.session import Session
 
 if TYPE_CHECKING:
     from rowcron.log import Log

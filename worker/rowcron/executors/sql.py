@@ -21,7 +21,8 @@ from rowcron.connection import connect, conninfo, cut
 from rowcron.errors import ClaimLost, RowcronError, Unavailable
 from rowcron.executors import Host, stopped
 from rowcron.handed import is_alive
-from rowcron.models import Outcome, Recorded, Run, Session
+from rowcron.models import Outcome, Recorded, Run
+from rowcron.session import Session, introduce
 from rowcron.silence import Watch
 from rowcron.wire import Wire
 
@@ -239,7 +240,7 @@ class Executor:
             lane.connection = connection = await connect(self.info)
             connection.add_notice_handler(lambda notice: self._notice(lane, notice))
             try:
-                lane.watch, lane.session = await database.introduce(connection)
+                lane.watch, lane.session = await introduce(connection)
             except psycopg.Error as error:
                 await connection.close()
                 raise Unavailable(str(error)) from error
