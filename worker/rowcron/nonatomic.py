@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection
@@ -19,11 +19,9 @@ from rowcron.capture import LIMIT, storable, tail, to_json
 from rowcron.connection import connect, conninfo
 from rowcron.errors import RowcronError, Unavailable, translate
 from rowcron.executors import Host, stopped
+from rowcron.lane import Lane
 from rowcron.models import Outcome, Run
 from rowcron.splitter import statements
-
-if TYPE_CHECKING:
-    from rowcron.executors.sql import Lane
 
 CANCELED = "57014"
 

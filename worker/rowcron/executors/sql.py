@@ -16,13 +16,12 @@ from typing import Any
 import psycopg
 
 from rowcron import database, nonatomic
-from rowcron.capture import LIMIT
-from rowcron.connection import connect, conninfo, cut
+from rowcron.connection import conninfo, cut
 from rowcron.errors import ClaimLost, RowcronError, Unavailable
 from rowcron.executors import Host, stopped
 from rowcron.handed import is_alive
+from rowcron.lane import Lane
 from rowcron.models import Outcome, Recorded, Run
-from rowcron.session import Session, introduce
 from rowcron.silence import Watch
 from rowcron.wire import Wire
 
@@ -34,23 +33,6 @@ SLOW = 1.0  # seconds; what is assumed before anything is known
 AHEAD = 0.1  # seconds' worth of runs taken beyond the lanes; a claim costs as much as 50 runs in it
 MOST_AHEAD = 500
 PATIENCE = 1.0  # seconds that such a run waits before it is given back
-BULKY = 1_000_000  # characters of one notice, after which its connection is not kept
-
-
-class Lane:
-    """One connection and what it executes."""
-
-    def __init__(self, number: int) -> None:
-        self.part = f"execution {number}"  # of what may be away
-        self.connection: psycopg.AsyncConnection[Any] | None = None
-        self.wire: Wire | None = None  # over that connection, unless a job named its own
-        self.session: Session | None = None
-        self.watch = False  # the server can notice that we are gone
-        self.run: Run | None = None
-        self.wanted: asyncio.Future[None] | None = None  # set while it is idle
-        self.task: asyncio.Task[None] | None = None
-        self.cancelling: asyncio.Task[None] | None = None
-        self.bulky = False
 
 
 class Executor:
@@ -196,7 +178,7 @@ class Executor:
             if run.stopping is not None:
                 return stopped(run)
             try:
-                return await self._open(lane)
+                return await lane.open(self.info, self.host.log)
             except RowcronError as error:
                 trouble = error.message
             await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
@@ -233,36 +215,6 @@ class Executor:
             outcome.outcome = "lost"
             outcome.error = f"did not end when its timeout of {run.timeout} had passed; terminated"
         return outcome
-
-    async def _open(self, lane: Lane) -> Wire:
-        if lane.wire is None or lane.wire.connection.closed:
-            lane.session = lane.wire = None
-            lane.connection = connection = await connect(self.info)
-            connection.add_notice_handler(lambda notice: self._notice(lane, notice))
-            try:
-                lane.watch, lane.session = await introduce(connection)
-            except psycopg.Error as error:
-                await connection.close()
-                raise Unavailable(str(error)) from error
-            lane.wire = Wire(connection)
-        return lane.wire
-
-    def _notice(self, lane: Lane, notice: psycopg.errors.Diagnostic) -> None:
-        run = lane.run
-        if run is not None:
-            severity = (notice.severity_nonlocalized or "NOTICE").lower()
-            message, detail = notice.message_primary or "", notice.message_detail
-            lane.bulky = lane.bulky or len(message) + len(detail or "") > BULKY
-            message = message[:LIMIT]
-            self.host.log.event(
-                "notice",
-                f"{run.owner}.{run.job} run {run.run_id} {severity}: {message}",
-                "warning" if severity == "warning" else "info",
-                run_id=run.run_id,
-                severity=severity,
-                message=message,
-                detail=detail and detail[:LIMIT],
-            )
 
     def stop(self, run: Run, grace: float) -> None:
         """Cancel the statement and terminate its session after `grace`, or at once."""
