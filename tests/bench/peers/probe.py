@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ class Probe:
         self._writing = threading.Lock()
         atexit.register(self.write)
 
-    def hit(self, number: Any = None) -> None:
-        """A handler has started."""
-        now = time.time()
+    def hit(self, number: Any = None, at: float | None = None) -> None:
+        """A handler has started, now or at the time that it took."""
+        now = at or time.time()
         n = next(self._numbers)
         self.started = n
         if self.starts is not None:
@@ -67,11 +68,17 @@ class Probe:
         with self._writing:
             # what the counter would give next; `started` may be behind among threads
             count = int(repr(self._numbers)[len("count(") : -1]) - 1
-            report = {"count": count, "first": self.first, "last": self.last, "starts": self.starts}
+            starts = self.starts and [(_seconds(n), at) for n, at in list(self.starts)]
+            report = {"count": count, "first": self.first, "last": self.last, "starts": starts}
             target = f"{self.path}.{os.getpid()}"
             draft = Path(f"{target}.draft")
             draft.write_text(json.dumps(report), "utf-8")
             draft.rename(target)
+
+
+def _seconds(number: Any) -> Any:
+    # not while other handlers wait for this one
+    return number.timestamp() if isinstance(number, datetime) else number
 
 
 PROBE = Probe()

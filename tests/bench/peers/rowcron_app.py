@@ -29,5 +29,5 @@ async def bench_async(i: int = 0) -> None:
 @handler
 async def bench_due(run: Run) -> None:
     """Write down the occurrence."""
-    due = run.scheduled_for
-    PROBE.hit(due and due.timestamp())
+    now = time.time()
+    PROBE.hit(run.scheduled_for, now)
