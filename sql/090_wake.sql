@@ -1,5 +1,5 @@
--- Who is told, and when. A worker asks the tables; a notification only makes it ask sooner, and
--- carries nothing. A commit that notifies takes a lock of the whole cluster, so it is done only
+-- Who is told, and when. A worker asks the tables; a notification only makes it ask sooner. It says
+-- "ready" when a few runs are (chapter 062) and carries nothing else. A commit that notifies takes a lock of the whole cluster, so it is done only
 -- when somebody sleeps past the new instant, once a statement, and never on a run's change of state
 -- (a cancel of a running one excepted).
 --
@@ -10,18 +10,19 @@
 
 set role rowcron_owner;
 
-create or replace function rowcron._notify() returns void
+drop function if exists rowcron._notify();
+create or replace function rowcron._notify(what text default '') returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   if rowcron._read_setting('notify') = 'true' then
-    perform pg_notify('rowcron', '');
+    perform pg_notify('rowcron', what);
   end if;
 end
 $$;
-comment on function rowcron._notify() is 'Notifies the channel rowcron, unless the setting notify '
-  'is false.';
+comment on function rowcron._notify(text) is 'Notifies the channel rowcron, unless the setting '
+  'notify is false. what: "ready" when a few runs are, else nothing.';
 
 create or replace function rowcron._old_snapshot() returns boolean
 language plpgsql stable
@@ -60,7 +61,9 @@ begin
       return null;
     end if;
   end if;
-  perform rowcron._notify();
+  perform rowcron._notify(case when (
+    select count(*) from (select from fresh as f where f.state = 'ready' limit 11) as f
+  ) between 1 and 10 then 'ready' else '' end);
   return null;
 end
 $$;

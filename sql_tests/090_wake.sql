@@ -2,7 +2,7 @@
 -- replaced here by one that counts; that it notifies is tested from two connections elsewhere.
 
 begin;
-select plan(31);
+select plan(35);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -14,9 +14,9 @@ delete from rowcron.worker;
 
 create sequence public.tap_notified;
 grant usage on sequence public.tap_notified to public;
-create or replace function rowcron._notify() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+create or replace function rowcron._notify(what text default '') returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  perform nextval('public.tap_notified');
+  perform nextval('public.tap_notified'), set_config('tap.said', what, true);
 end
 $$;
 -- how often a statement notifies
@@ -43,9 +43,14 @@ reset role;
 select public.tap_sleep();
 set local role tap_ann;
 select is(public.tap_notifies($$select rowcron.enqueue('a')$$), 1::bigint, 'a sleeper is told of a run that is due');
+select is(current_setting('tap.said'), 'ready', 'namely that a few are ready');
 select is(public.tap_notifies($$select rowcron.enqueue_many('a', array_fill('{}'::jsonb, '{100}'))$$), 1::bigint, 'once a statement, not once a row');
+select is(current_setting('tap.said'), '', 'a hundred are more than a few');
+select public.tap_notifies($$select rowcron.enqueue_many('a', array_fill('{}'::jsonb, '{10}'))$$);
+select is(current_setting('tap.said'), 'ready', 'ten are not');
 select is(public.tap_notifies($$select rowcron.run_now('a')$$), 1::bigint, 'also of run_now');
 select is(public.tap_notifies($$select rowcron.enqueue('a', due_at => '2039-12-31')$$), 1::bigint, 'also of one that is due before it wakes');
+select is(current_setting('tap.said'), '', 'which is not ready');
 select is(public.tap_notifies($$select rowcron.enqueue('a', due_at => '2040-01-01')$$), 0::bigint, 'not of one that is due when it wakes anyhow');
 select is(public.tap_notifies($$insert into rowcron.job (name, schedule, command) values ('soon', '* * * * *', 'select 1')$$), 1::bigint, 'a sleeper is told of a job that is due before it wakes');
 select is(public.tap_notifies($$insert into rowcron.job (name, schedule, command) values ('later', '@at 2041-01-01 00:00', 'select 1')$$), 0::bigint, 'not of one that is due later');

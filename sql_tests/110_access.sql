@@ -34,7 +34,7 @@ select is((select array_agg(f.signature) from public.tap_functions as f where ha
 select is((select array_agg(f.signature) from public.tap_functions as f, aclexplode(f.proacl) as a where a.grantee = 0), null, 'nothing is granted to public');
 select is((select array_agg(f.signature) from public.tap_functions as f where f.proacl is null), null, 'no function has the default rights');
 select is((select array_agg(f.signature order by f.signature) from public.tap_functions as f where has_function_privilege('tap_worker', f.oid, 'execute')),
-  '{"rowcron.claim(uuid,integer,text[],text[],text[],interval,boolean,boolean)","rowcron.execute(bigint,uuid)","rowcron.finish(bigint,uuid,text,text,text,jsonb,text,interval)","rowcron.finish(uuid,bigint[],uuid[],text[],text[],text[],text[],jsonb[],interval[],boolean)","rowcron.heartbeat(uuid,text[],text[],text[],integer,interval,interval,text,text,integer,boolean,boolean,bigint,boolean,bigint[])"}',
+  '{"rowcron.claim(uuid,integer,text[],text[],text[],interval,boolean,boolean)","rowcron.claim_ready(uuid,integer,text[],text[],text[],interval)","rowcron.execute(bigint,uuid)","rowcron.finish(bigint,uuid,text,text,text,jsonb,text,interval)","rowcron.finish(uuid,bigint[],uuid[],text[],text[],text[],text[],jsonb[],interval[],boolean)","rowcron.heartbeat(uuid,text[],text[],text[],integer,interval,interval,text,text,integer,boolean,boolean,bigint,boolean,bigint[])"}',
   'a worker may execute the four verbs and nothing else');
 select is((select array_agg(f.signature order by f.signature) from public.tap_functions as f where has_function_privilege('tap_handler', f.oid, 'execute')),
   '{"rowcron.finish(bigint,uuid,text,text,text,jsonb,text,interval)"}', 'a handler''s login may end the run whose token it was handed');

@@ -50,7 +50,7 @@ def test_the_last_of_several_statements_is_the_answer(on_wire: OnWire) -> None:
     async def scenario(wire: Wire) -> None:
         for n in range(200):
             answer = await wire.ask(b"select 1; select %d, 'x', null, timestamptz 'epoch'" % n)
-            number, text, nothing, instant = wire.row(answer)
+            number, text, nothing, instant = wire.rows(answer)[0]
             assert (number, text, nothing, instant.timestamp()) == (n, "x", None, 0)
 
     on_wire(scenario)
@@ -108,5 +108,50 @@ def test_a_session_that_ends_idle_is_closed_and_costs_nothing_more(
         wire.close()
         assert (await other.ask(b"select 3")).get_value(0, 0) == b"3"
         other.close()
+
+    on_wire(scenario)
+
+
+def test_values_are_text_and_answers_binary(on_wire: OnWire) -> None:
+    async def scenario(wire: Wire) -> None:
+        query = b"select $1::int + 1, $2::text, $3::uuid, $4::text[]"
+        values = ("41", "ü 'x' \\", None, '{a,NULL,"b c"}')
+        await wire.prepare(b"mine", query)
+        for ask in (wire.ask_prepared(b"mine", values), wire.ask_with(query, values)):
+            answer = await ask
+            assert answer.fformat(0) == 1
+            assert wire.rows(answer) == [(42, "ü 'x' \\", None, ["a", None, "b c"])]
+        with pytest.raises(psycopg.DataError, match="NUL"):
+            await wire.ask_prepared(b"mine", ("1", "a\0b", None, None))
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+            await wire.ask_prepared(b"mine", ("x", None, None, None))
+        assert wire.rows(await wire.ask_prepared(b"mine", ("1", None, None, None)))[0][0] == 2
+
+    on_wire(scenario)
+
+
+def test_notifications_are_heard_at_once_and_the_end_once(
+    on_wire: OnWire, db: psycopg.Connection
+) -> None:
+    async def scenario(first: Wire) -> None:
+        news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+        ends: asyncio.Queue[str] = asyncio.Queue()
+        wire = Wire(
+            await connect(first.connection.info.dsn),
+            lambda n: news.put_nowait((n.relname, n.extra)),
+            lambda: ends.put_nowait("end"),
+        )
+        await wire.ask(b"listen news")
+        db.execute("notify news, 'idle'")
+        assert await news.get() == (b"news", b"idle")
+        await wire.ask(b"notify news, 'own'; select 1")
+        db.execute("notify news; notify news, 'two'")
+        assert [(await news.get())[1] for _ in range(3)] == [b"own", b"", b"two"]
+        assert ends.empty()
+        end(db, wire)
+        assert await ends.get() == "end"
+        wire.close()
+        assert ends.empty()
+        assert wire.connection.closed
 
     on_wire(scenario)

@@ -236,16 +236,17 @@ def test_a_prepared_statement_survives_an_upgrade(database: Database) -> None:
             try:
                 query = "select * from public.answer()"
                 assert await link.fetch(query) == [(1,)]
-                connection = await link.open()
-                named = "select count(*) from pg_prepared_statements where statement = %s"
+                session = await link.fetch("select pg_backend_pid()")
+                named = "select count(*) from pg_prepared_statements where statement = $1"
                 assert await link.fetch(named, (query,)) == [(1,)]
                 db.execute("drop function public.answer()")
                 db.execute(f"{create} (a int, b text) begin atomic select 1, 'two'; end")
                 assert await link.fetch(query) == [(1, "two")]
-                assert await link.open() is not connection
-                connection = await link.open()
-                await connection.execute("deallocate all")
+                assert await link.fetch("select pg_backend_pid()") != session
+                session = await link.fetch("select pg_backend_pid()")
+                await link.fetch("deallocate all")
                 assert await link.fetch(query) == [(1, "two")]
+                assert await link.fetch("select pg_backend_pid()") != session
                 db.execute("drop function public.answer()")
                 with pytest.raises(NotInstalled):
                     await link.fetch(query)

@@ -28,11 +28,10 @@ CLAIMED = (
     "run_id, token, job_id, job, owner, queue, kind, command, args, attempt, scheduled_for, due_at,"
     " started_at, timeout, connection, idempotency_key, secrets, args_secrets"
 )
-_CLAIM = (
-    f"select {CLAIMED} from rowcron.claim("
-    "%s::uuid, %s::integer, %s::text[], %s::text[], %s::text[], %s::interval, terse => true)"
-)
-_CLAIM_AHEAD = _CLAIM[:-1] + ", ahead => true)"
+_WHO_CLAIMS = "$1::uuid, $2::integer, $3::text[], $4::text[], $5::text[], $6::interval"
+_CLAIM = f"select {CLAIMED} from rowcron.claim({_WHO_CLAIMS}, terse => true)"
+_CLAIM_READY = f"select {CLAIMED} from rowcron.claim_ready({_WHO_CLAIMS})"
+_CLAIM_AHEAD = f"select {CLAIMED} from rowcron.claim({_WHO_CLAIMS}, terse => true, ahead => true)"
 # The server's clock says when a claim ahead takes effect. Whatever it brought: it may have fired.
 _AT_THE_INSTANT = (
     "select pg_sleep_until(to_timestamp("
@@ -44,21 +43,21 @@ _BEAT = (
     " extract(epoch from lead)::double precision from rowcron.heartbeat("
 )
 _REGISTER = (
-    _BEAT + "%s::uuid, %s::text[], %s::text[], %s::text[], %s::integer, %s::interval, %s::interval,"
-    " %s, %s, %s::integer, asleep => %s::boolean, changes_since => %s::bigint)"
+    _BEAT + "$1::uuid, $2::text[], $3::text[], $4::text[], $5::integer, $6::interval, $7::interval,"
+    " $8, $9, $10::integer, asleep => $11::boolean, changes_since => $12::bigint)"
 )
 _HEARTBEAT = (
-    _BEAT + "%s::uuid, asleep => %s::boolean, stopping => %s::boolean, changes_since => %s::bigint)"
+    _BEAT + "$1::uuid, asleep => $2::boolean, stopping => $3::boolean, changes_since => $4::bigint)"
 )
 # A pooler cannot know the number of the session that it will lend, so behind one they differ.
 _PULSE = _BEAT + "%s::uuid, session => pg_backend_pid() = %s)"
-_HOLDING = _BEAT + "%s::uuid, holding => %s::bigint[])"
+_HOLDING = _BEAT + "$1::uuid, holding => $2::bigint[])"
 _FINISH_MANY = (
     "select run_id, accepted, final, outcome, next_due_at from rowcron.finish("
-    "%s::uuid, %s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],"
-    " %s::jsonb[], %s::interval[], terse => true)"
+    "$1::uuid, $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],"
+    " $8::jsonb[], $9::interval[], terse => true)"
 )
-_FINISH = (
+_FINISH = (  # for a cursor
     "select recorded, final from rowcron.finish("
     "run_id => %s::bigint, token => %s::uuid, outcome => %s, error => %s, output => %s,"
     " result => %s::jsonb, reason => %s)"
@@ -83,6 +82,11 @@ class Registration(NamedTuple):
     poll: float
 
 
+def _numbered(query: str) -> str:
+    first, *rest = query.split("%s")
+    return first + "".join([f"${number}{part}" for number, part in enumerate(rest, 1)])
+
+
 def text_array(items: Iterable[str | None]) -> str:
     """Return PostgreSQL's literal of an array of texts."""
     return "{" + ",".join([_element(item) for item in items]) + "}"
@@ -97,6 +101,14 @@ def _element(item: str | None) -> str:
     if item is None:
         return "NULL"
     return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _text(value: bool | int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _numbers(runs: Iterable[Run]) -> str:
+    return "{" + ",".join([str(run.run_id) for run in runs]) + "}"
 
 
 def registration(
@@ -136,9 +148,9 @@ async def register(link: Link, worker: UUID, about: Registration, since: int | N
     rows = await link.fetch(
         _REGISTER,
         (
-            str(worker), about.queues, about.kinds, about.handlers, about.concurrency,
-            f"{about.lease} s", f"{about.poll} s", __version__, socket.gethostname(), os.getpid(),
-            False, since,
+            str(worker), about.queues, about.kinds, about.handlers, str(about.concurrency),
+            f"{about.lease} s", f"{about.poll} s", __version__, socket.gethostname(),
+            str(os.getpid()), "false", _text(since),
         ),
     )  # fmt: skip
     return _beat(rows[0])
@@ -153,7 +165,8 @@ async def heartbeat(
     stopping: bool = False,
 ) -> Beat:
     """`rowcron.heartbeat`. Raises `WorkerLost`, `WrongVersion`, `Unavailable`."""
-    rows = await link.fetch(_HEARTBEAT, (str(worker), asleep, stopping, since))
+    values = (str(worker), _text(asleep), _text(stopping), _text(since))
+    rows = await link.fetch(_HEARTBEAT, values)
     return _beat(rows[0]) if rows else Beat(None, True, [], [])
 
 
@@ -162,7 +175,7 @@ async def tell_held(link: Link, worker: UUID, held: Iterable[Run]) -> None:
 
     For a registration that claims no more: its last claim may not have been answered.
     """
-    await link.fetch(_HOLDING, (str(worker), [run.run_id for run in held]))
+    await link.fetch(_HOLDING, (str(worker), _numbers(held)))
 
 
 def heartbeat_in_thread(connection: Connection[Any], worker: UUID) -> Beat:
@@ -185,16 +198,18 @@ async def claim(
     kinds: str | None = None,
     *,
     ahead: bool = False,
+    woken: bool = False,
 ) -> list[Run]:
     """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as `heartbeat`.
 
     `ahead`: if there is nothing yet, what falls due in a moment, returned at that instant.
+    `woken`: by word that a few runs are ready, so it is `rowcron.claim_ready`.
     """
     kinds = kinds or about.kinds
     lease = f"{about.lease} s"
-    values = (str(worker), capacity, about.queues, kinds, about.handlers, lease)
+    values = (str(worker), str(capacity), about.queues, kinds, about.handlers, lease)
     if not ahead:
-        return _runs(await link.fetch(_CLAIM, values))
+        return _runs(await link.fetch(_CLAIM_READY if woken else _CLAIM, values))
     runs = []
 
     def before(rows: list[Any]) -> str:
@@ -229,7 +244,7 @@ async def finish_many(
         _FINISH_MANY,
         (
             str(worker),
-            "{" + ",".join([str(run.run_id) for run, _ in reports]) + "}",
+            _numbers(run for run, _ in reports),
             "{" + ",".join([run.token.hex() for run, _ in reports]) + "}",
             "{" + ",".join([o.outcome for o in outcomes]) + "}",
             _texts([o.reason for o in outcomes]),
@@ -245,11 +260,11 @@ async def finish_many(
     }
 
 
-def finish_values(run: Run, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:
+def finish_values(run: Run, outcome: Outcome) -> tuple[str, tuple[str | None, ...]]:
     """Return `rowcron.finish` for one run, for a connection that a handler was given."""
     return _FINISH, (
-        run.run_id, run.token.hex(), outcome.outcome, outcome.error, outcome.output, outcome.result,
-        outcome.reason,
+        str(run.run_id), run.token.hex(), outcome.outcome, outcome.error, outcome.output,
+        outcome.result, outcome.reason,
     )  # fmt: skip
 
 
@@ -258,7 +273,8 @@ async def finish_one(link: Link, run: Run, outcome: Outcome) -> Recorded:
 
     Raises `ClaimLost` when it is over already.
     """
-    rows = await link.fetch(*finish_values(run, outcome))
+    query, values = finish_values(run, outcome)
+    rows = await link.fetch(_numbered(query), values)
     return Recorded(rows[0][0], rows[0][1], None)
 
 
@@ -280,5 +296,5 @@ async def execute(wire: Wire, run: Run, *, watch: bool) -> tuple[Recorded, str |
         raise translate(error) from error
     if answer.get_value(0, 0) == b"succeeded":
         return SUCCEEDED, None
-    outcome, final, text, due = wire.row(answer)
+    outcome, final, text, due = wire.rows(answer)[0]
     return Recorded(outcome, final, due), text

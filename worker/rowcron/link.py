@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import pq
 from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
@@ -14,10 +14,12 @@ from psycopg.types.string import ByteaBinaryLoader
 from rowcron.connection import connect, pooled
 from rowcron.errors import Unavailable, translate
 from rowcron.silence import Watch
+from rowcron.wire import Wire
 
 # A prepared statement whose function has got other columns, or that somebody has discarded: it was
 # not carried out, and a new session prepares it anew.
 FORGOTTEN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
+CUT = "the connection was cut while it lay idle"
 
 
 class Link:
@@ -30,17 +32,20 @@ class Link:
 
     def __init__(self, info: str) -> None:
         self.info = info
-        self._connection: AsyncConnection[Any] | None = None
+        self._wire: Wire | None = None
+        self._prepared: dict[str, bytes] | None = None  # names by statement; None behind a pooler
         self._watch = Watch(info, short=True)
 
-    async def open(self) -> AsyncConnection[Any]:
-        """Return the connection. Raises `Unavailable`."""
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
+    async def _open(self) -> Wire:
+        wire = self._wire
+        if wire is not None:
+            if not wire.connection.closed:
+                return wire
+            self._wire = None
+            raise Unavailable(CUT)
         connection = await connect(self.info)
         try:
-            if not await pooled(connection):
-                connection.prepare_threshold = 0
+            self._prepared = None if await pooled(connection) else {}
         except BaseException:
             await connection.close()
             raise
@@ -53,52 +58,79 @@ class Link:
             ("interval", ByteaBinaryLoader),
         ):
             connection.adapters.register_loader(name, loader)
-        self._connection = connection
-        return connection
+        self._wire = wire = Wire(connection)
+        return wire
 
     async def fetch(
         self,
         query: str,
-        values: tuple[Any, ...] = (),
+        values: Sequence[str | None] = (),
         *,
         end: Callable[[list[Any]], str] | None = None,
-        again: bool = True,
     ) -> list[Any]:
-        """Execute one statement and return its rows, binary where a loader is known.
+        """Execute one statement with the texts of its parameters, $1, $2 ..., and return its rows.
 
         `end` makes of them the statements that end its transaction; without, it is one by itself.
         Raises what `errors.translate` makes of an error; its `in_doubt` is true when the connection
         was cut after the statement had been sent, so that it may have been carried out.
         """
-        connection = await self.open()
-        self._watch.begin(connection)
+        try:
+            return await self._fetch(query, values, end)
+        except FORGOTTEN as error:
+            if not self._prepared:
+                raise translate(error) from error
+            self._drop()
+        except psycopg.Error as error:
+            raise self._translated(error) from error
+        try:
+            return await self._fetch(query, values, end)
+        except psycopg.Error as error:
+            raise self._translated(error) from error
+
+    async def _fetch(
+        self, query: str, values: Sequence[str | None], end: Callable[[list[Any]], str] | None
+    ) -> list[Any]:
+        wire = await self._open()
+        self._watch.begin(wire.connection)
+        answered = False
         try:
             if end is not None:
-                await connection.execute("begin", prepare=False)
-            cursor = connection.cursor(binary=True)
-            await cursor.execute(query, values)
-            rows = await cursor.fetchall()
+                await wire.ask(b"begin")
+            answer = await self._ask(wire, query, values)
+            rows = wire.rows(answer)
             if end is not None:
-                await connection.execute(end(rows).encode(), prepare=False)
+                await wire.ask(end(rows).encode())
+            answered = True
             return rows
-        except FORGOTTEN as error:
-            if not again or connection.prepare_threshold is None:
-                raise translate(error) from error
-            await connection.close()
-        except psycopg.Error as error:
-            translated = translate(error)
-            if connection.closed and isinstance(translated, Unavailable):
-                translated.in_doubt = True
-            raise translated from error
         finally:
-            self._watch.end(connection)
-            if end is not None and connection.info.transaction_status != TransactionStatus.IDLE:
-                await connection.close()
-        return await self.fetch(query, values, end=end, again=False)
+            self._watch.end(wire.connection)
+            if not answered and wire.connection.info.transaction_status != TransactionStatus.IDLE:
+                wire.close()  # `_open` says so
+
+    async def _ask(self, wire: Wire, query: str, values: Sequence[str | None]) -> pq.abc.PGresult:
+        if self._prepared is None:
+            return await wire.ask_with(query.encode(), values)
+        name = self._prepared.get(query)
+        if name is None:
+            name = b"rowcron_%d" % len(self._prepared)
+            await wire.prepare(name, query.encode())
+            self._prepared[query] = name
+        return await wire.ask_prepared(name, values)
+
+    def _translated(self, error: psycopg.Error) -> Exception:
+        translated = translate(error)
+        if self._wire is not None and self._wire.connection.closed:
+            self._drop()
+            if isinstance(translated, Unavailable):
+                translated.in_doubt = True
+        return translated
+
+    def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
         self._watch.close()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        self._drop()

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 from uuid import uuid4
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import pq
 
-from rowcron.connection import brief, connect, pooled
-from rowcron.errors import RowcronError
+from rowcron.connection import brief, connect
+from rowcron.errors import RowcronError, Unavailable, translate
 from rowcron.log import Log
-from rowcron.session import listen, notify, unlisten
+from rowcron.session import notify
 from rowcron.silence import patience
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
+from rowcron.wire import Wire
 
 CHANNEL = "rowcron"
+READY = b"ready"  # what it says when a few runs are
 PROOF = 3.0  # seconds that our own notification may take to arrive
 DEAF_AFTER = 3  # tries to listen that failed while the database was there
 
@@ -36,14 +37,19 @@ class Listener:
         self.outage = outage
         self.deaf = False
         self._failures = 0
-        self._channels: list[str] = []
+        self._proof = b""  # the channel of our own notification
+        self._proven = False  # it has arrived
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Listen until cancelled. Without notifications the worker polls, so no error ends it."""
         while True:
             try:
-                async with await connect(self.info) as connection:
-                    await self._listen(connection)
+                wire = Wire(await connect(self.info), self._hear, self._news.set)
+                try:
+                    await self._listen(wire)
+                finally:
+                    wire.close()
             except (RowcronError, psycopg.Error) as error:
                 self._failures += 1
                 if self._failures == DEAF_AFTER and self.outage.since is None:
@@ -52,55 +58,51 @@ class Listener:
                 pause = min(SHORTEST * 2.0 ** min(self._failures, 10), LONGEST)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _listen(self, connection: AsyncConnection[Any]) -> None:
+    async def _listen(self, wire: Wire) -> None:
         """Take notifications, the first of them our own: a transaction pooler delivers none."""
         proof = f"{CHANNEL}_{uuid4().hex}"
-        self._channels.clear()
-        connection.add_notify_handler(lambda notify: self._channels.append(notify.channel))
-        await listen(connection, CHANNEL, proof)
+        self._proof, self._proven = proof.encode(), False
+        self._news.clear()
+        await _tell(wire, f"listen {CHANNEL}; listen {proof}")
         self._failures = 0
         self.alarm.set(Event.NOTIFIED)  # whoever notified before was not heard
         # over another connection, since a pooler may give this one what comes with an answer
         await notify(self.info, proof)
-        heard = await self._take(connection, PROOF, proof)
-        if not heard:
+        await self._news_within(PROOF, wire)
+        if not self._proven:
             hint = "LISTEN needs a session of its own: name the server itself, or pool sessions"
             text = f"notifications do not arrive, looking every {self.poll:g} s instead"
             self._deaf(f"{text}; {hint}", hint)
-            if await pooled(connection):
-                await unlisten(connection)  # from what may be somebody else's session
+            if await _is_pooled(wire):
+                await _tell(wire, "unlisten *")  # from what may be somebody else's session
         while True:
-            heard = await self._take(connection, patience(self.info), proof) or heard
-            await self._still_there(connection)
-
-    async def _take(self, connection: AsyncConnection[Any], seconds: float, proof: str) -> bool:
-        """Pass on what arrives within this time; return at once, and true, when it is the proof."""
-        until = asyncio.get_running_loop().time() + seconds
-        while not (channels := self._arrived(connection)) or proof not in channels:
-            if channels:
+            if self._proven:
+                self._proven = False
                 self.alarm.set(Event.NOTIFIED)
-            if not await _readable(connection, until):
-                return False
-        # with the proof, too: others may have come with it
-        self.alarm.set(Event.NOTIFIED)
-        if self.deaf:
-            self.deaf = False
-            self.log.event("hearing", "notifications arrive again")
-        await unlisten(connection, proof)
-        return True
+                if self.deaf:
+                    self.deaf = False
+                    self.log.event("hearing", "notifications arrive again")
+                await _tell(wire, f"unlisten {proof}")
+            await self._news_within(patience(self.info), wire)
+            if not self._proven:
+                await _tell(wire, "")  # cut if it does not answer: this costs no statement
 
-    def _arrived(self, connection: AsyncConnection[Any]) -> list[str]:
-        """Return the channels of what has arrived, with an answer or by itself."""
-        connection.pgconn.consume_input()
-        while (notify := connection.pgconn.notifies()) is not None:
-            self._channels.append(notify.relname.decode())
-        channels, self._channels = self._channels, []
-        return channels
+    def _hear(self, notification: pq.PGnotify) -> None:
+        if notification.relname == self._proof:
+            self._proven = True
+            self._news.set()
+        else:
+            ready = notification.extra == READY
+            self.alarm.set(Event.NOTIFIED | Event.READY if ready else Event.NOTIFIED)
 
-    async def _still_there(self, connection: AsyncConnection[Any]) -> None:
-        """Cut a connection that does not answer any more: an empty query costs no statement."""
-        with brief(connection):
-            await connection.execute("")
+    async def _news_within(self, seconds: float, wire: Wire) -> None:
+        """Wait for the proof. Raises `Unavailable` when the connection is cut."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        await self._news.wait()
+        self._news.clear()
+        timer.cancel()
+        if wire.connection.closed:
+            raise Unavailable("the connection was cut")
 
     def _deaf(self, text: str, hint: str | None = None) -> None:
         if not self.deaf:
@@ -108,23 +110,15 @@ class Listener:
             self.log.event("deaf", text, "warning", hint=hint)
 
 
-async def _readable(connection: AsyncConnection[Any], until: float) -> bool:
-    """Wait until there is something to read; false when the loop's time is over before.
-
-    psycopg's `notifies()` looks every tenth of a second, which an idle worker cannot afford.
-    """
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[bool] = loop.create_future()
-
-    def end(answer: bool) -> None:
-        if not waiter.done():
-            waiter.set_result(answer)
-
-    timer = loop.call_at(until, end, False)
-    number = connection.fileno()
-    loop.add_reader(number, end, True)
+async def _tell(wire: Wire, statements: str) -> pq.abc.PGresult:
+    """Execute statements; cut the connection when it does not answer soon."""
     try:
-        return await waiter
-    finally:
-        loop.remove_reader(number)
-        timer.cancel()
+        with brief(wire.connection):
+            return await wire.ask(statements.encode())
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+async def _is_pooled(wire: Wire) -> bool:
+    answer = await _tell(wire, "select pg_backend_pid()")
+    return answer.get_value(0, 0) != str(wire.connection.info.backend_pid).encode()

@@ -74,6 +74,8 @@ class Running:
 
     def rooms(self) -> dict[str, int]:
         """Return how many more runs of each kind may be claimed as far as executors are asked."""
+        if not self._line:
+            return {kind: executor.room for kind, executor in self.executors.items()}
         in_line = Counter(run.kind for run in self._line.values())
         return {kind: executor.room - in_line[kind] for kind, executor in self.executors.items()}
 

@@ -1,4 +1,4 @@
-"""Sessions with the server: which one a connection has, how to end one, and notifications.
+"""Sessions with the server: which one a connection has, how to end one, and a notification.
 
 Nothing here knows the schema.
 """
@@ -57,24 +57,6 @@ async def terminate(info: str, session: Session) -> bool:
         raise translate(error) from error
     finally:
         await connection.close()
-
-
-async def listen(connection: AsyncConnection[Any], *channels: str) -> None:
-    """Ask for notifications."""
-    try:
-        with brief(connection):
-            await connection.execute("; ".join(f"listen {name}" for name in channels).encode())
-    except psycopg.Error as error:
-        raise translate(error) from error
-
-
-async def unlisten(connection: AsyncConnection[Any], channel: str = "*") -> None:
-    """Ask for no more notifications of this channel, or of any."""
-    try:
-        with brief(connection):
-            await connection.execute(f"unlisten {channel}".encode())
-    except psycopg.Error as error:
-        raise translate(error) from error
 
 
 async def notify(info: str, channel: str) -> None:

@@ -150,10 +150,12 @@ class Turns:
         """Whether the database takes reports too slowly for more runs to be worth claiming."""
         return self.running.reporter.backlog > 2 * self.settings.concurrency + MOST_REPORTS
 
-    async def _claim(self, capacity: int, kinds: str | None = None, *, ahead: bool = False) -> int:
+    async def _claim(
+        self, capacity: int, kinds: str | None = None, *, ahead: bool = False, woken: bool = False
+    ) -> int:
         member = self.members.claiming
         runs = await database.claim(
-            self.control, member.id, capacity, self.about, kinds, ahead=ahead
+            self.control, member.id, capacity, self.about, kinds, ahead=ahead, woken=woken
         )
         if runs:
             self._in_vain = 0
@@ -186,7 +188,10 @@ class Turns:
                     pause = min(pause, beat.wake_after)
 
     async def _sleep(self, full: list[str]) -> None:
-        """Sleep until there is something to do; of the kinds `full` no more can be taken now."""
+        """Sleep until there is something to do; of the kinds `full` no more can be taken now.
+
+        Who is told that a few runs are ready takes them, and sleeps on while there is more room.
+        """
         light, longest = LIGHT
         while not self.stopping:
             await self.members.retire()
@@ -210,6 +215,11 @@ class Turns:
             if not beat.settled and light < pause:
                 pause, due, light = light, False, min(light * 2, longest)
             events = await self._wait(pause, full)
+            if events & Event.READY:
+                if self.stopping or not await self._claim_ready():
+                    return
+                light = LIGHT[0]
+                continue
             if events & Event.NOTIFIED:
                 self._in_vain = 0
             if events & ~Event.FINISHED or (due and not events):
@@ -220,6 +230,18 @@ class Turns:
             if events and (due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP):
                 return  # a run has ended, for which others may have waited
             self.alarm.clear(Event.FINISHED)
+
+    async def _claim_ready(self) -> bool:
+        """Take what we were told of; return whether there was room for more."""
+        self._told, self._in_vain = True, 0
+        self.alarm.clear()
+        free, rooms = self._free(), self.running.rooms()
+        taking = {kind: room for kind, room in rooms.items() if room > 0}
+        few = min([free, *taking.values()])
+        if few <= 0 or not taking:
+            return False
+        kinds = None if len(taking) == len(rooms) else database.text_array(taking)
+        return await self._claim(few, kinds, woken=True) < few
 
     async def _wait(self, seconds: float, full: list[str]) -> int:
         """Wait for an event; more room is one only for a kind that had none."""

@@ -24,10 +24,11 @@ class Event:
     ROOM: Final = 2
     FINISHED: Final = 4
     STOP: Final = 8
+    READY: Final = 16  # with NOTIFIED: a few runs are
 
 
 NOTHING = 0
-ANYTHING = 15
+ANYTHING = 31
 
 
 class Alarm:

@@ -1,13 +1,15 @@
-"""One statement after the other on a connection, at the least that this costs.
+"""One message after the other on a connection, at the least that this costs.
 
-A cursor registers the socket for each wait, and finds out for each answer how its columns are
-read: that takes longer than all else that a worker does for a short SQL job. Here the socket is
-registered once, and answers stay as libpq has them.
+A cursor registers the socket for each wait, and finds out for each statement how its values are
+written and for each answer how its columns are read: that takes longer than all else that a worker
+does for a short job. Here the socket is registered once, values are text, and answers stay as libpq
+has them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -16,13 +18,25 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 
 FAILED = pq.ExecStatus.FATAL_ERROR
+BINARY = 1
 
 
 class Wire:
-    """Has the connection to itself: nobody else may send anything on it."""
+    """Has the connection to itself: nobody else may send anything on it.
 
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    `hear` is called with each notification, `gone` when the connection was closed or cut.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection[Any],
+        hear: Callable[[pq.PGnotify], None] | None = None,
+        gone: Callable[[], None] | None = None,
+    ) -> None:
         self.connection = connection
+        self._hear = hear
+        self._gone = gone
+        self.encoding = connection.info.encoding
         self._pgconn = connection.pgconn
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[pq.abc.PGresult] | None = None
@@ -32,22 +46,29 @@ class Wire:
 
     async def ask(self, query: bytes) -> pq.abc.PGresult:
         """Send statements and return the answer to the last. Raises psycopg's errors."""
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            self._pgconn.send_query(query)
-            self._write()
-        except psycopg.Error as error:
-            self._end(error)
-        answer: pq.abc.PGresult = await waiter
-        return answer
+        return await self._ask(self._pgconn.send_query, query)
 
-    def row(self, answer: pq.abc.PGresult) -> tuple[Any, ...]:
-        """Return the first row of an answer as Python values."""
+    async def prepare(self, name: bytes, query: bytes) -> None:
+        """Prepare a statement. Raises psycopg's errors."""
+        await self._ask(self._pgconn.send_prepare, name, query)
+
+    async def ask_prepared(self, name: bytes, values: Sequence[str | None]) -> pq.abc.PGresult:
+        """Send a statement that was prepared; the answer is binary. Raises psycopg's errors."""
+        return await self._ask(
+            self._pgconn.send_query_prepared, name, self._texts(values), None, BINARY
+        )
+
+    async def ask_with(self, query: bytes, values: Sequence[str | None]) -> pq.abc.PGresult:
+        """Send a statement with its values; the answer is binary. Raises psycopg's errors."""
+        return await self._ask(
+            self._pgconn.send_query_params, query, self._texts(values), None, None, BINARY
+        )
+
+    def rows(self, answer: pq.abc.PGresult) -> list[tuple[Any, ...]]:
+        """Return the rows of an answer as Python values."""
         transformer = Transformer(self.connection)
         transformer.set_pgresult(answer)
-        row: tuple[Any, ...] | None = transformer.load_row(0, tuple)
-        assert row is not None
-        return row
+        return transformer.load_rows(0, answer.ntuples, tuple)
 
     def close(self) -> None:
         """Close the connection."""
@@ -55,7 +76,26 @@ class Wire:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket = -1
+            if self._gone is not None:
+                self._gone()
         self._pgconn.finish()
+
+    def _texts(self, values: Sequence[str | None]) -> list[bytes | None]:
+        texts = [None if value is None else value.encode(self.encoding) for value in values]
+        for text in texts:
+            if text is not None and b"\0" in text:
+                raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        return texts
+
+    async def _ask(self, send: Callable[..., None], *what: Any) -> pq.abc.PGresult:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            send(*what)
+            self._write()
+        except psycopg.Error as error:
+            self._end(error)
+        answer: pq.abc.PGresult = await waiter
+        return answer
 
     def _write(self) -> None:
         if self._pgconn.flush():  # the kernel's buffer is full
@@ -72,6 +112,9 @@ class Wire:
     def _read(self) -> None:
         try:
             self._pgconn.consume_input()
+            if self._hear is not None:
+                while (notification := self._pgconn.notifies()) is not None:
+                    self._hear(notification)
             while not self._pgconn.is_busy():
                 answer = self._pgconn.get_result()
                 if answer is None:
@@ -87,7 +130,7 @@ class Wire:
         waiter, self._waiter = self._waiter, None
         for answer in answers:
             if answer.status == FAILED:  # it says more than what the socket says later
-                error = error_from_result(answer, self.connection.info.encoding)
+                error = error_from_result(answer, self.encoding)
                 break
         if self._pgconn.status != pq.ConnStatus.OK:
             self.close()

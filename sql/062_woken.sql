@@ -1,0 +1,151 @@
+-- The short claim: what a sleeping worker asks first when it hears that runs are ready (chapter 090).
+-- Nearly always that is one run of a job without limits; it is handed out in one statement, a third of
+-- what a whole claim costs. Whatever is not as plain is left to the whole claim, at once: a limit, a
+-- pause, a worker that has to give a sign of life, a hold. Firing, promoting and rescuing are left to
+-- the next one; the heartbeat with which a worker falls asleep again tells whether there is anything.
+
+set role rowcron_owner;
+
+create or replace function rowcron.claim_ready(
+  worker_id uuid, capacity integer default 1, queues text[] default null,
+  kinds text[] default '{sql,http,python}', handlers text[] default null,
+  lease interval default '10 seconds'
+) returns table (
+  run_id bigint, token uuid, job_id bigint, job text, owner text, queue text, kind text,
+  command text, args jsonb, attempt integer, scheduled_for timestamptz, due_at timestamptz,
+  started_at timestamptz, timeout interval, connection text, idempotency_key uuid,
+  secrets text[], args_secrets text[]
+)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+-- as in claim(): only nested loops over indexes
+set jit = off
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+  at timestamptz := clock_timestamp();
+  here text := rowcron._identity();
+  most integer := least(greatest(coalesce(capacity, 1), 0), 10);
+  brought boolean;
+  blocks bigint := pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass);
+  entries bigint := pg_stat_get_xact_tuples_returned('rowcron.run_ready_idx'::regclass);
+  secret uuid;
+  shared_seal uuid;
+begin
+  -- where dead entries lie in the way, the whole claim knows where to begin (chapter 058)
+  if coalesce(current_setting('rowcron.wades', true), '') = '' then
+    secret := gen_random_uuid();
+    shared_seal := md5(secret::text);
+    return query
+    with ready as materialized (  -- as in chapter 059
+      select d.tid, d.job_id, d.owner, d.queue, d.kind
+      from rowcron.lane as l
+      cross join lateral (
+        select r.ctid as tid, r.id, r.priority, r.due_at, r.job_id, r.owner, r.queue, r.kind
+        from rowcron.run as r
+        where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
+          and (r.handler is null or handlers is null or r.handler = any (handlers))
+        order by r.rank, r.due_at, r.id
+        limit most
+        for update skip locked
+      ) as d
+      where l.kind = any (claim_ready.kinds)
+        and (claim_ready.queues is null or l.queue = any (claim_ready.queues))
+        and exists (
+          select from rowcron.worker as w
+          where w.id = claim_ready.worker_id and w.lost_at is null
+            and w.expires_at >= at + w.lease / 2
+        )
+        and exists (select from rowcron.setting as s where s.name = 'hold' and s.value = 'null')
+        and exists (
+          select from rowcron.setting as s where s.name = 'identity' and s.value #>> '{}' = here
+        )
+      order by d.priority desc, d.due_at, d.id
+      limit most
+    ), claimed as (  -- as in chapter 060
+      update rowcron.run as r
+      set
+        state = 'running', worker_id = claim_ready.worker_id, started_at = at,
+        seal = case when r.kind = 'sql' then md5(md5(secret || '/' || r.id)::uuid::text)::uuid
+          else shared_seal end,
+        limited = false,
+        priority = r.priority
+      where r.ctid = any (array(
+        select f.tid
+        from ready as f
+        where coalesce((
+            select a.max_running is null and a.enabled
+            from rowcron.agenda as a where a.job_id = f.job_id
+          ), false) and coalesce((
+            select j.connection is null
+              and (j.owner, j.kind, j.queue) is not distinct from (f.owner, f.kind, f.queue)
+              and rowcron._may_own_kind(j.owner, j.kind)
+            from rowcron.job as j where j.id = f.job_id
+          ), false)
+      ))
+      returning r.id, r.job_id, r.owner, r.kind, r.args, r.attempt, r.scheduled_for, r.due_at,
+        r.created_at, r.priority
+    )
+    select
+      c.id, case when c.kind = 'sql' then md5(secret || '/' || c.id)::uuid else secret end,
+      c.job_id, j.name, j.owner::text, j.queue, j.kind, case when c.kind <> 'sql' then j.command end,
+      coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, at, j.timeout,
+      j.connection,
+      md5((
+        select convert_to(s.value #>> '{}', 'UTF8') from rowcron.setting as s
+        where s.name = 'installation'
+      ) || int8send(c.job_id) || case when c.scheduled_for is not null
+        then timestamptz_send(c.scheduled_for)
+        else int8send(c.id) || timestamptz_send(c.created_at) end)::uuid,
+      case when j.kind in ('http', 'shell') and strpos(j.command, '${secret:') > 0
+        then rowcron._granted_secrets(c.owner, j.command) end,
+      case when j.kind in ('http', 'shell') and c.args is null
+          and strpos(j.args::text, '${secret:') > 0
+        then rowcron._granted_secrets(c.owner, j.args::text) end
+    from claimed as c
+    join rowcron.job as j on j.id = c.job_id
+    order by c.priority desc, c.due_at, c.id;
+    brought := found;
+    if pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass) > blocks + 100
+      or pg_stat_get_xact_tuples_returned('rowcron.run_ready_idx'::regclass) > entries + 5000
+    then
+      perform set_config('rowcron.wades', 'yes', false);
+    end if;
+    -- others are awake, too: for one run that another has taken nobody needs to look at everything
+    if brought or not exists (
+      select from rowcron.lane as l
+      cross join lateral (
+        select from rowcron.run as r
+        where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
+          and (r.handler is null or handlers is null or r.handler = any (handlers))
+        order by r.rank, r.due_at, r.id
+        limit 1
+        for update skip locked
+      ) as r
+      where l.kind = any (claim_ready.kinds)
+        and (claim_ready.queues is null or l.queue = any (claim_ready.queues))
+    ) then
+      return;
+    end if;
+  end if;
+  return query
+  select c.run_id, c.token, c.job_id, c.job, c.owner, c.queue, c.kind, c.command, c.args, c.attempt,
+    c.scheduled_for, c.due_at, c.started_at, c.timeout, c.connection, c.idempotency_key, c.secrets,
+    c.args_secrets
+  from rowcron.claim(claim_ready.worker_id, most, claim_ready.queues, claim_ready.kinds, handlers,
+    lease, true) as c;
+  perform set_config('rowcron.wades', current_setting(
+    rowcron._reach_key(claim_ready.queues, claim_ready.kinds, handlers), true), false);
+end
+$$;
+comment on function rowcron.claim_ready(uuid, integer, text[], text[], text[], interval) is
+  'The claim of a worker that was woken: up to `capacity` ready runs, ten at most, best first, as '
+    'claim() returns them. Fewer than asked means nothing: the heartbeat that follows tells what '
+    'else there is. Raises as claim().';
+
+reset role;
