@@ -1,8 +1,9 @@
 -- The short claim: what a sleeping worker asks first when it hears that runs are ready (chapter 090).
--- Nearly always that is one run of a job without limits; it is handed out in one statement, a third of
--- what a whole claim costs. Whatever is not as plain is left to the whole claim, at once: a limit, a
--- pause, a worker that has to give a sign of life, a hold. Firing, promoting and rescuing are left to
--- the next one; the heartbeat with which a worker falls asleep again tells whether there is anything.
+-- Nearly always that is one run of a job without limits, and all there is: it is handed out for a third
+-- of what a whole claim costs, and the worker, whose announced sleep (chapter 065) stands, sleeps on
+-- without another word. Whatever is not as plain is left to the whole claim, at once: a limit, a pause,
+-- a worker that has to give a sign of life, a hold. A row of nulls says that there may be more, so that
+-- a claim has to follow; firing, promoting and rescuing have their time when the sleep ends.
 
 set role rowcron_owner;
 
@@ -31,18 +32,17 @@ declare
   at timestamptz := clock_timestamp();
   here text := rowcron._identity();
   most integer := least(greatest(coalesce(capacity, 1), 0), 10);
-  brought boolean;
-  blocks bigint := pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass);
   entries bigint := pg_stat_get_xact_tuples_returned('rowcron.run_ready_idx'::regclass);
+  blocks bigint := pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass);
+  tids tid[];
+  seen integer;
+  wades boolean;
   secret uuid;
   shared_seal uuid;
 begin
   -- where dead entries lie in the way, the whole claim knows where to begin (chapter 058)
   if coalesce(current_setting('rowcron.wades', true), '') = '' then
-    secret := gen_random_uuid();
-    shared_seal := md5(secret::text);
-    return query
-    with ready as materialized (  -- as in chapter 059
+    with ready as materialized (  -- in the order of chapter 059
       select d.tid, d.job_id, d.owner, d.queue, d.kind
       from rowcron.lane as l
       cross join lateral (
@@ -52,30 +52,15 @@ begin
           and (r.handler is null or handlers is null or r.handler = any (handlers))
         order by r.rank, r.due_at, r.id
         limit most
-        for update skip locked
       ) as d
       where l.kind = any (claim_ready.kinds)
         and (claim_ready.queues is null or l.queue = any (claim_ready.queues))
-        and exists (
-          select from rowcron.worker as w
-          where w.id = claim_ready.worker_id and w.lost_at is null
-            and w.expires_at >= at + w.lease / 2
-        )
-        and exists (select from rowcron.setting as s where s.name = 'hold' and s.value = 'null')
-        and exists (
-          select from rowcron.setting as s where s.name = 'identity' and s.value #>> '{}' = here
-        )
       order by d.priority desc, d.due_at, d.id
       limit most
-    ), claimed as (  -- as in chapter 060
-      update rowcron.run as r
-      set
-        state = 'running', worker_id = claim_ready.worker_id, started_at = at,
-        seal = case when r.kind = 'sql' then md5(md5(secret || '/' || r.id)::uuid::text)::uuid
-          else shared_seal end,
-        limited = false,
-        priority = r.priority
-      where r.ctid = any (array(
+    ), locked as materialized (  -- and nothing else: what others find locked they leave to us
+      select r.ctid as tid
+      from rowcron.run as r
+      where r.state = 'ready' and r.ctid = any (array(
         select f.tid
         from ready as f
         where coalesce((
@@ -87,49 +72,74 @@ begin
               and rowcron._may_own_kind(j.owner, j.kind)
             from rowcron.job as j where j.id = f.job_id
           ), false)
+          and exists (
+            select from rowcron.worker as w
+            where w.id = claim_ready.worker_id and w.lost_at is null
+              and w.expires_at >= at + w.lease / 2
+          )
+          and exists (select from rowcron.setting as s where s.name = 'hold' and s.value = 'null')
+          and exists (
+            select from rowcron.setting as s where s.name = 'identity' and s.value #>> '{}' = here
+          )
       ))
-      returning r.id, r.job_id, r.owner, r.kind, r.args, r.attempt, r.scheduled_for, r.due_at,
-        r.created_at, r.priority
+      for update skip locked
     )
-    select
-      c.id, case when c.kind = 'sql' then md5(secret || '/' || c.id)::uuid else secret end,
-      c.job_id, j.name, j.owner::text, j.queue, j.kind, case when c.kind <> 'sql' then j.command end,
-      coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, at, j.timeout,
-      j.connection,
-      md5((
-        select convert_to(s.value #>> '{}', 'UTF8') from rowcron.setting as s
-        where s.name = 'installation'
-      ) || int8send(c.job_id) || case when c.scheduled_for is not null
-        then timestamptz_send(c.scheduled_for)
-        else int8send(c.id) || timestamptz_send(c.created_at) end)::uuid,
-      case when j.kind in ('http', 'shell') and strpos(j.command, '${secret:') > 0
-        then rowcron._granted_secrets(c.owner, j.command) end,
-      case when j.kind in ('http', 'shell') and c.args is null
-          and strpos(j.args::text, '${secret:') > 0
-        then rowcron._granted_secrets(c.owner, j.args::text) end
-    from claimed as c
-    join rowcron.job as j on j.id = c.job_id
-    order by c.priority desc, c.due_at, c.id;
-    brought := found;
-    if pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass) > blocks + 100
-      or pg_stat_get_xact_tuples_returned('rowcron.run_ready_idx'::regclass) > entries + 5000
-    then
+    select array(select l.tid from locked as l), (select count(*) from ready)
+    into tids, seen;
+    wades :=
+      pg_stat_get_xact_tuples_returned('rowcron.run_ready_idx'::regclass) > entries + 5000
+      or pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass) > blocks + 100;
+    if wades then
       perform set_config('rowcron.wades', 'yes', false);
     end if;
-    -- others are awake, too: for one run that another has taken nobody needs to look at everything
-    if brought or not exists (
-      select from rowcron.lane as l
-      cross join lateral (
-        select from rowcron.run as r
-        where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
-          and (r.handler is null or handlers is null or r.handler = any (handlers))
-        order by r.rank, r.due_at, r.id
-        limit 1
-        for update skip locked
-      ) as r
-      where l.kind = any (claim_ready.kinds)
-        and (claim_ready.queues is null or l.queue = any (claim_ready.queues))
-    ) then
+    if tids <> '{}' then
+      secret := gen_random_uuid();
+      shared_seal := md5(secret::text);
+      return query
+      with claimed as (  -- as in chapter 060
+        update rowcron.run as r
+        set
+          state = 'running', worker_id = claim_ready.worker_id, started_at = at,
+          seal = case when r.kind = 'sql' then md5(md5(secret || '/' || r.id)::uuid::text)::uuid
+            else shared_seal end,
+          limited = false,
+          priority = r.priority
+        where r.ctid = any (tids)
+        returning r.id, r.job_id, r.owner, r.kind, r.args, r.attempt, r.scheduled_for, r.due_at,
+          r.created_at, r.priority
+      )
+      select
+        c.id, case when c.kind = 'sql' then md5(secret || '/' || c.id)::uuid else secret end,
+        c.job_id, j.name, j.owner::text, j.queue, j.kind,
+        case when c.kind <> 'sql' then j.command end,
+        coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, at, j.timeout,
+        j.connection,
+        md5((
+          select convert_to(s.value #>> '{}', 'UTF8') from rowcron.setting as s
+          where s.name = 'installation'
+        ) || int8send(c.job_id) || case when c.scheduled_for is not null
+          then timestamptz_send(c.scheduled_for)
+          else int8send(c.id) || timestamptz_send(c.created_at) end)::uuid,
+        case when j.kind in ('http', 'shell') and strpos(j.command, '${secret:') > 0
+          then rowcron._granted_secrets(c.owner, j.command) end,
+        case when j.kind in ('http', 'shell') and c.args is null
+            and strpos(j.args::text, '${secret:') > 0
+          then rowcron._granted_secrets(c.owner, j.args::text) end
+      from claimed as c
+      join rowcron.job as j on j.id = c.job_id
+      order by c.priority desc, c.due_at, c.id;
+      -- who found more than a little is awake (chapter 060)
+      if seen >= least(most, 4) then
+        update rowcron.worker as w set asleep = false, wake_at = null, unsettled = null
+        where w.id = claim_ready.worker_id and w.asleep;
+      end if;
+      if wades or seen >= least(most, 4) or seen > cardinality(tids) then
+        return next;  -- nobody has given its columns a value
+      end if;
+      return;
+    end if;
+    -- others are awake, too: for what another has taken nobody needs to look at everything
+    if seen = 0 and not wades then
       return;
     end if;
   end if;
@@ -141,11 +151,12 @@ begin
     lease, true) as c;
   perform set_config('rowcron.wades', current_setting(
     rowcron._reach_key(claim_ready.queues, claim_ready.kinds, handlers), true), false);
+  return next;
 end
 $$;
 comment on function rowcron.claim_ready(uuid, integer, text[], text[], text[], interval) is
-  'The claim of a worker that was woken: up to `capacity` ready runs, ten at most, best first, as '
-    'claim() returns them. Fewer than asked means nothing: the heartbeat that follows tells what '
-    'else there is. Raises as claim().';
+  'The claim of a worker that was woken while its sleep stands: up to `capacity` ready runs, ten at '
+    'most, best first, as claim() returns them. A last row of nulls says that there may be more: '
+      'claim() has to follow. Without it the worker may sleep on as announced. Raises as claim().';
 
 reset role;

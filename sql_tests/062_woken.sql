@@ -1,7 +1,7 @@
 -- The short claim of a worker that was woken: hands out what claim() would, and leaves to it what is not plain.
 
 begin;
-select plan(37);
+select plan(43);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -18,12 +18,12 @@ $$;
 create table public.tap_claims as select c.*, 0::bigint as nth from rowcron.claim(public.tap_id(9), 0) as c;
 create function public.tap_ready(n integer, capacity integer default 9, queue text default 'q', kinds text[] default '{sql,python}', handlers text[] default null)
 returns text language sql as $$
-  with claimed as (
-    insert into public.tap_claims
+  with found as materialized (
     select * from rowcron.claim_ready(public.tap_id(n), capacity, array[queue], kinds, handlers) with ordinality
-    returning job, nth
+  ), claimed as (
+    insert into public.tap_claims select * from found where found.run_id is not null
   )
-  select coalesce(string_agg(job, ', ' order by nth), 'none') from claimed
+  select coalesce(string_agg(coalesce(job, 'more?'), ', ' order by ordinality), 'none') from found
 $$;
 create function public.tap_states(name text) returns text language sql as $$
   select coalesce(string_agg(x, ', ' order by x), 'none')
@@ -44,15 +44,15 @@ reset role;
 
 -- the order, and who may have what
 select public.tap_live(1);
-select is(public.tap_ready(1, 1), 'b', 'the best is handed out first');
+select is(public.tap_ready(1, 1), 'b, more?', 'the best is handed out first; who has no more room is told that there may be more');
 select is(public.tap_ready(1, 9, 'q', '{python}', '{receive}'), 'none', 'nothing for handlers that a worker does not have');
 select is(public.tap_ready(1, 9, 'q', '{http}'), 'none', 'or for kinds');
 select is(public.tap_ready(1, 9, 'nowhere'), 'none', 'or in a queue that is not there');
-select is(public.tap_ready(1, 9), 'c, a, c', 'then the others, in order');
+select is(public.tap_ready(1, 9), 'c, a, c', 'then the others, in order; they are all');
 select is(public.tap_ready(1), 'none', 'a run is handed out once');
 select is(public.tap_ready(1, 0, 'other'), 'none', 'who has no room gets nothing');
 select is(public.tap_ready(1, -1, 'other'), 'none', 'nor with less than none');
-select is(public.tap_ready(1, null, 'other'), 'd', 'who does not say gets one');
+select is(public.tap_ready(1, null, 'other'), 'd, more?', 'who does not say gets one');
 
 -- it is what claim() hands out
 select results_eq($$select c.job, c.owner, c.queue, c.kind, c.command, c.args, c.attempt from public.tap_claims as c order by c.job, c.args$$, $$values
@@ -75,9 +75,31 @@ select throws_ok($$select rowcron.finish(c.run_id, c.token) from public.tap_clai
 set local role tap_ann;
 select rowcron.enqueue_many('many', array_fill('{}'::jsonb, '{25}'));
 reset role;
-select is((select count(*) from rowcron.claim_ready(public.tap_id(1), 20, '{many}')), 10::bigint, 'ten at most, whatever the room');
-select is((select count(*) from rowcron.claim_ready(public.tap_id(1), 10, '{many}')), 10::bigint, 'then ten more');
-select is((select count(*) from rowcron.claim_ready(public.tap_id(1), 10, '{many}')), 5::bigint, 'then the rest');
+select is((select count(*) from rowcron.claim_ready(public.tap_id(1), 20, '{many}')), 11::bigint, 'ten at most, whatever the room, and word that there may be more');
+select is((select count(*) from rowcron.claim_ready(public.tap_id(1), 10, '{many}')), 11::bigint, 'then ten more');
+select is((select count(*) from rowcron.claim_ready(public.tap_id(1), 10, '{many}')), 6::bigint, 'then the rest; where there were many there may be more');
+
+-- who finds more than a little is awake
+update rowcron.worker as w set asleep = true, wake_at = '2040-01-01' where w.id = public.tap_id(1);
+set local role tap_ann;
+select rowcron.enqueue_many('many', array_fill('{}'::jsonb, '{3}'));
+reset role;
+select is(public.tap_ready(1, 9, 'many'), 'many, many, many', 'after three a worker may sleep on');
+select ok((select w.asleep from rowcron.worker as w where w.id = public.tap_id(1)), 'as announced');
+set local role tap_ann;
+select rowcron.enqueue_many('many', array_fill('{}'::jsonb, '{4}'));
+reset role;
+select is(public.tap_ready(1, 9, 'many'), 'many, many, many, many, more?', 'after four it has to claim');
+select ok((select not w.asleep and w.wake_at is null from rowcron.worker as w where w.id = public.tap_id(1)), 'and nobody needs to notify it');
+
+-- what is plain is handed out beside what is not
+set local role tap_ann;
+insert into rowcron.job (name, queue, command, max_running) values ('not plain', 'both', 'select 1', 1);
+insert into rowcron.job (name, queue, command) values ('as plain', 'both', 'select 1');
+select rowcron.enqueue('not plain', due_at => '2020-01-01'), rowcron.enqueue('as plain', due_at => '2020-01-02');
+reset role;
+select is(public.tap_ready(1, 9, 'both'), 'as plain, more?', 'what is plain is handed out, with word of the other');
+select is((select c.job from rowcron.claim(public.tap_id(1), 9, '{both}', '{sql}') as c), 'not plain', 'which a claim hands out');
 
 -- what is not plain is left to claim(), at once
 set local role tap_ann;
@@ -90,19 +112,19 @@ select rowcron.pause('paused');
 select rowcron.enqueue('beside', due_at => '2020-01-01'), rowcron.enqueue('plain', due_at => '2020-01-02');
 reset role;
 update rowcron.run as r set state = 'ready', waits_for = null where r.job = 'paused';  -- as if paused a moment later
-select is(public.tap_ready(1, 9, 'limited'), 'limited', 'of a job with a limit no more than that');
+select is(public.tap_ready(1, 9, 'limited'), 'limited, more?', 'of a job with a limit no more than that');
 select is(public.tap_states('limited'), 'limit 2, running 1', 'the others wait');
 select is((select count(*) from rowcron.run as r where r.job = 'limited' and r.limited), 1::bigint, 'and it counts against it');
-select is(public.tap_ready(1, 9, 'paused'), 'none', 'nothing of a paused job');
+select is(public.tap_ready(1, 9, 'paused'), 'more?', 'nothing of a paused job');
 select is(public.tap_states('paused'), 'resume 1', 'it waits for its resume');
-select is(public.tap_ready(1, 1, 'mixed'), 'beside', 'what is limited has its turn before what is due later');
-select is(public.tap_ready(1, 1, 'mixed'), 'plain', 'which comes next');
+select is(public.tap_ready(1, 1, 'mixed'), 'beside, more?', 'what is limited has its turn before what is due later');
+select is(public.tap_ready(1, 9, 'mixed'), 'plain', 'which comes next');
 
 select rowcron.hold('tap');
 set local role tap_ann;
 select rowcron.enqueue('held');
 reset role;
-select is(public.tap_ready(1, 9, 'held'), 'none', 'while held nothing is handed out');
+select is(public.tap_ready(1, 9, 'held'), 'more?', 'while held nothing is handed out');
 select rowcron.release();
 select is(public.tap_ready(1, 9, 'held'), 'held', 'afterwards it is');
 
@@ -115,9 +137,9 @@ select throws_ok($$select rowcron.claim_ready(public.tap_id(2), 1, '{lost}', '{s
 select is(public.tap_states('lost'), 'ready 1', 'and gets nothing');
 select public.tap_live(3);
 update rowcron.worker as w set expires_at = clock_timestamp() + interval '1 second' where w.id = public.tap_id(3);
-select is(public.tap_ready(3, 1, 'lost'), 'lost', 'who has not been heard of for a while gets it');
+select is(public.tap_ready(3, 1, 'lost'), 'lost, more?', 'who has not been heard of for a while gets it');
 select cmp_ok((select w.expires_at from rowcron.worker as w where w.id = public.tap_id(3)), '>', clock_timestamp() + interval '5 seconds', 'with a sign of life');
-select is(public.tap_ready(4, 1, 'new'), 'new', 'who has never been heard of too');
+select is(public.tap_ready(4, 1, 'new'), 'new, more?', 'who has never been heard of too');
 select is((select count(*) from rowcron.worker as w where w.id = public.tap_id(4)), 1::bigint, 'and is known from then on');
 
 -- nothing else is done
@@ -138,7 +160,7 @@ set local role tap_ann;
 select rowcron.enqueue('wades');
 reset role;
 select set_config('rowcron.wades', 'yes', true);
-select is(public.tap_ready(1, 9, 'wades'), 'wades', 'a session that has met many dead entries leaves it to claim()');
+select is(public.tap_ready(1, 9, 'wades'), 'wades, more?', 'a session that has met many dead entries leaves it to claim()');
 select is(coalesce(current_setting('rowcron.wades', true), ''), '', 'until that finds none');
 
 select finish();

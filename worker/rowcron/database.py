@@ -198,18 +198,14 @@ async def claim(
     kinds: str | None = None,
     *,
     ahead: bool = False,
-    woken: bool = False,
 ) -> list[Run]:
     """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as `heartbeat`.
 
     `ahead`: if there is nothing yet, what falls due in a moment, returned at that instant.
-    `woken`: by word that a few runs are ready, so it is `rowcron.claim_ready`.
     """
-    kinds = kinds or about.kinds
-    lease = f"{about.lease} s"
-    values = (str(worker), str(capacity), about.queues, kinds, about.handlers, lease)
+    values = _claim_values(worker, capacity, about, kinds)
     if not ahead:
-        return _runs(await link.fetch(_CLAIM_READY if woken else _CLAIM, values))
+        return _runs(await link.fetch(_CLAIM, values))
     runs = []
 
     def before(rows: list[Any]) -> str:
@@ -218,6 +214,23 @@ async def claim(
 
     await link.fetch(_CLAIM_AHEAD, values, end=before)
     return runs
+
+
+async def claim_ready(
+    link: Link, worker: UUID, capacity: int, about: Registration, kinds: str | None = None
+) -> tuple[list[Run], bool]:
+    """`rowcron.claim_ready`: a few runs that are ready, and whether there may be more."""
+    rows = await link.fetch(_CLAIM_READY, _claim_values(worker, capacity, about, kinds))
+    more = bool(rows) and rows[-1][0] is None
+    return _runs(rows[:-1] if more else rows), more
+
+
+def _claim_values(
+    worker: UUID, capacity: int, about: Registration, kinds: str | None
+) -> tuple[str | None, ...]:
+    lease = f"{about.lease} s"
+    kinds = kinds or about.kinds
+    return str(worker), str(capacity), about.queues, kinds, about.handlers, lease
 
 
 def _runs(rows: list[Any]) -> list[Run]:

@@ -92,8 +92,7 @@ class Listener:
             self._proven = True
             self._news.set()
         else:
-            ready = notification.extra == READY
-            self.alarm.set(Event.NOTIFIED | Event.READY if ready else Event.NOTIFIED)
+            self.alarm.set(Event.READY if notification.extra == READY else Event.NOTIFIED)
 
     async def _news_within(self, seconds: float, wire: Wire) -> None:
         """Wait for the proof. Raises `Unavailable` when the connection is cut."""

@@ -45,6 +45,7 @@ class Running:
         self.enough = settings.concurrency  # active ones, from which on there is no room
         self._line: dict[int, Run] = {}  # those of `active` that have not begun
         self._moving = False
+        self._again = False  # of what ended since somebody was told
         self._more_soon = False  # the rest of the line has its turn after those begun just now
         self._at_once: list[tuple[Run, Outcome]] = []  # ended as they began; first others begin
         self._others_until = 0.0  # but not for long
@@ -180,6 +181,9 @@ class Running:
     def recorded(self, run: Run, outcome: Outcome) -> None:
         """The database has the outcome."""
         run.member.held.discard(run)
+        # a retry, or a schedule that counts from the end
+        recorded = outcome.recorded
+        self._again |= run.row[10] is not None or recorded is None or not recorded.final
         if self.log.tells_runs or outcome.outcome != "succeeded":
             narrate.ended(self.log, run, outcome, self._loop.time() - run.started)
 
@@ -190,7 +194,8 @@ class Running:
 
     def batch_ended(self) -> None:
         """Reports were answered: something else may be able to start now."""
-        self.alarm.set(Event.FINISHED)
+        again, self._again = self._again, False
+        self.alarm.set(Event.FINISHED | Event.AGAIN if again else Event.FINISHED)
 
     def make_room(self) -> None:
         """An executor has more room."""

@@ -150,12 +150,10 @@ class Turns:
         """Whether the database takes reports too slowly for more runs to be worth claiming."""
         return self.running.reporter.backlog > 2 * self.settings.concurrency + MOST_REPORTS
 
-    async def _claim(
-        self, capacity: int, kinds: str | None = None, *, ahead: bool = False, woken: bool = False
-    ) -> int:
+    async def _claim(self, capacity: int, kinds: str | None = None, *, ahead: bool = False) -> int:
         member = self.members.claiming
         runs = await database.claim(
-            self.control, member.id, capacity, self.about, kinds, ahead=ahead, woken=woken
+            self.control, member.id, capacity, self.about, kinds, ahead=ahead
         )
         if runs:
             self._in_vain = 0
@@ -190,7 +188,7 @@ class Turns:
     async def _sleep(self, full: list[str]) -> None:
         """Sleep until there is something to do; of the kinds `full` no more can be taken now.
 
-        Who is told that a few runs are ready takes them, and sleeps on while there is more room.
+        Who is told that a few runs are ready takes them, and mostly sleeps on.
         """
         light, longest = LIGHT
         while not self.stopping:
@@ -214,42 +212,52 @@ class Turns:
                         pause = min(0.001 * 2 ** min(self._in_vain, 10), FIRE_PAUSE)
             if not beat.settled and light < pause:
                 pause, due, light = light, False, min(light * 2, longest)
-            events = await self._wait(pause, full)
-            if events & Event.READY:
-                if self.stopping or not await self._claim_ready():
-                    return
-                light = LIGHT[0]
-                continue
+            soon = due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP
+            until = self._loop.time() + pause
+            while True:
+                events = await self._wait(until, full)
+                if events & Event.READY and not self.stopping:
+                    if not await self._claim_ready():
+                        return
+                elif events != Event.FINISHED or soon:
+                    break
+                else:
+                    self.alarm.clear(Event.FINISHED)
             if events & Event.NOTIFIED:
                 self._in_vain = 0
-            if events & ~Event.FINISHED or (due and not events):
+            if events & ~(Event.FINISHED | Event.AGAIN) or (due and not events):
                 self._early = due and not events and early > 0
                 if full and due and not events:
                     await self._claim(0)  # fires the kinds that it could not take
                 return
-            if events and (due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP):
+            if events and soon:
                 return  # a run has ended, for which others may have waited
-            self.alarm.clear(Event.FINISHED)
+            self.alarm.clear(Event.FINISHED | Event.AGAIN)
 
     async def _claim_ready(self) -> bool:
-        """Take what we were told of; return whether there was room for more."""
-        self._told, self._in_vain = True, 0
-        self.alarm.clear()
+        """Take what we were told of; return whether we may sleep on as announced."""
+        self.alarm.clear(Event.READY)
         free, rooms = self._free(), self.running.rooms()
         taking = {kind: room for kind, room in rooms.items() if room > 0}
         few = min([free, *taking.values()])
         if few <= 0 or not taking:
             return False
         kinds = None if len(taking) == len(rooms) else database.text_array(taking)
-        return await self._claim(few, kinds, woken=True) < few
+        member = self.members.claiming
+        runs, more = await database.claim_ready(self.control, member.id, few, self.about, kinds)
+        self.running.begin(runs, member, at_once=True)
+        if runs:
+            self._in_vain = 0
+            await asyncio.sleep(0)  # handlers begin before anything else is asked
+        return not more and len(runs) < few
 
-    async def _wait(self, seconds: float, full: list[str]) -> int:
+    async def _wait(self, until: float, full: list[str]) -> int:
         """Wait for an event; more room is one only for a kind that had none."""
-        if not full:
-            return await self.alarm.wait(ANYTHING & ~Event.ROOM, seconds)
-        until = self._loop.time() + seconds
         while True:
-            events = await self.alarm.wait(ANYTHING, max(until - self._loop.time(), 0))
+            seconds = max(until - self._loop.time(), 0.0)
+            if not full:
+                return await self.alarm.wait(ANYTHING & ~Event.ROOM, seconds)
+            events = await self.alarm.wait(ANYTHING, seconds)
             if events != Event.ROOM or any(self.running.executors[kind].room for kind in full):
                 return events
             self.alarm.clear(Event.ROOM)

@@ -24,11 +24,12 @@ class Event:
     ROOM: Final = 2
     FINISHED: Final = 4
     STOP: Final = 8
-    READY: Final = 16  # with NOTIFIED: a few runs are
+    READY: Final = 16  # a few runs are, and nothing else was said
+    AGAIN: Final = 32  # with FINISHED: what ended, or its job, may be due again
 
 
 NOTHING = 0
-ANYTHING = 31
+ANYTHING = 63
 
 
 class Alarm:
