@@ -74,6 +74,11 @@ class Play:
             case "sleep":
                 self.arm(stack)
                 self.victim = scene.work(through=True, wait=False)
+            case "woken":
+                self.victim = scene.work(through=True)
+                wait_until(lambda: scene.only("select bool_or(asleep) from rowcron.worker"))
+                self.arm(stack)
+                self.start_jobs()
             case "rescue":
                 self.start_jobs()
                 claim = "select count(*) from rowcron.claim(gen_random_uuid(), 10,"

@@ -8,7 +8,8 @@ from typing import Literal
 from chaos.proxy import Moment
 
 Death = Literal["process", "session"]
-CLAIM, BEAT = r"rowcron\.claim\(", r"rowcron\.heartbeat\(.*stopping => "
+CLAIM, SHORT = r"rowcron\.claim\(", r"rowcron\.claim_ready\("
+BEAT = r"rowcron\.heartbeat\(.*stopping => "
 REGISTER, EXECUTE = r"rowcron\.heartbeat\(.*changes_since(?!.*stopping)", r"rowcron\.execute\("
 FINISH, FINISH_ONE = r"rowcron\.finish\(\$1::uuid", r"rowcron\.finish\(run_id =>"
 
@@ -37,6 +38,12 @@ POINTS = [
     Point("claim: in commit", ALL, late=True,
           inside=("rowcron.run", "update", "new.state = 'running' and old.state = 'ready'")),
     Point("claim: answer unread", ALL, wire=(CLAIM, "answered")),
+    Point("short claim: not sent", ALL, wire=(SHORT, "sent"), scenario="woken"),
+    Point("short claim: runs marked, not committed", ALL, scenario="woken",
+          inside=("rowcron.run", "update", "new.state = 'running' and old.state = 'ready'")),
+    Point("short claim: in commit", ALL, late=True, scenario="woken",
+          inside=("rowcron.run", "update", "new.state = 'running' and old.state = 'ready'")),
+    Point("short claim: answer unread", ALL, wire=(SHORT, "answered"), scenario="woken"),
     Point("firing: run inserted, not committed", ("sql",), scenario="fire",
           inside=("rowcron.run", "insert", BY_WORKER)),
     Point("firing: in commit", ("sql",), late=True, scenario="fire",

@@ -24,7 +24,7 @@ from chaos.size import sized, table
 from harness import TestServer, wait_until
 
 CUTS = sized(12, 300)  # of each statement
-CLAIM, EXECUTE = r"rowcron\.claim\(", r"rowcron\.execute\("
+CLAIM, EXECUTE = r"rowcron\.claim(?:_ready)?\(", r"rowcron\.execute\("
 FINISH, COMMIT = r"rowcron\.finish\(\$1::uuid", r"(?i)^commit"
 STATEMENTS = {"claim": CLAIM, "execute": EXECUTE, "finish": FINISH, "handler's commit": COMMIT}
 
