@@ -1,9 +1,10 @@
--- The short claim: what a sleeping worker asks first when it hears that runs are ready (chapter 090).
--- Nearly always that is one run of a job without limits, and all there is: it is handed out for little
--- more than half of what a whole claim costs, and the worker, whose announced sleep (chapter 065)
--- stands, sleeps on without another word. Whatever is not as plain is left to the whole claim, at once: a limit, a pause,
--- a worker that has to give a sign of life, a hold. A row of nulls says that there may be more, so that
--- a claim has to follow; firing, promoting and rescuing have their time when the sleep ends.
+-- The short claim: what a sleeping worker asks first when it hears that runs are ready (chapter
+-- 090). Nearly always that is one run of a job without limits, and all there is: it is handed out for
+-- little more than half of what a whole claim costs, and the worker, whose announced sleep (chapter
+-- 065) stands, sleeps on without another word. Whatever is not as plain is left to the whole claim, at
+-- once: a limit, a pause, a worker that has to give a sign of life, a hold. A row of nulls says that
+-- there may be more, so that a claim has to follow; firing, promoting and rescuing have their time when
+-- the sleep ends.
 
 set role rowcron_owner;
 

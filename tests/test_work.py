@@ -111,6 +111,15 @@ def work(db: psycopg.Connection[Any], statement: str, *values: Any) -> dict[str,
 
 CLAIM = f"select * from rowcron.claim('{WORKER}', {RUNS}, '{{default}}', '{{sql}}')"
 
+FEW_READY = 10  # that a short claim hands out at most
+SHORT = f"select * from rowcron.claim_ready('{WORKER}', {FEW_READY}, '{{default}}', '{{sql}}')"
+# else the short claim leaves all to the other
+ALIVE = f"""
+insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at)
+values ('{WORKER}', '{{sql}}', 1, '1 hour', '5 s', now(), now() + interval '1 hour')
+on conflict (id) do update set lease = '1 hour', expires_at = now() + interval '1 hour'
+"""
+
 
 def claim_work(database: Database) -> dict[str, int]:
     """A claim of runs that are ready."""
@@ -160,6 +169,22 @@ def test_a_claim_in_vain_touches_no_more_beside_many_rows(
     compare(*figures, 0)
 
 
+def test_a_short_claim_touches_no_more_beside_many_rows(pair: tuple[Database, Database]) -> None:
+    some, none = [], []
+    for database in pair:
+        enqueue(database)
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            db.execute(ALIVE.encode())
+            some.append(work(db, SHORT))
+            db.execute("delete from rowcron.run where queue = 'default' and state = 'ready'")
+            db.execute("vacuum rowcron.run")
+            none.append(work(db, SHORT))
+    assert some[0]["out"] == FEW_READY + 1  # and word that there are more
+    compare(*some, FEW_READY)
+    assert none[0]["out"] == 0
+    compare(*none, 0)
+
+
 def test_finishing_touches_no_more_beside_many_rows(pair: tuple[Database, Database]) -> None:
     figures = []
     for database in pair:
@@ -197,8 +222,9 @@ def test_finishing_reads_no_run_of_others_when_planned_while_there_was_none(
     assert found["rows"] <= 12 * RUNS + 50, found
 
 
+@pytest.mark.parametrize(("claim", "out"), [(CLAIM, RUNS), (SHORT, FEW_READY + 1)])
 def test_a_claim_reads_no_other_jobs_when_planned_while_there_was_none(
-    database: Database,
+    database: Database, claim: str, out: int
 ) -> None:
     with psycopg.connect(database.url("alice"), autocommit=True) as alice:
         alice.execute("insert into rowcron.job (name, command) values ('on-demand', 'select 1')")
@@ -210,7 +236,8 @@ def test_a_claim_reads_no_other_jobs_when_planned_while_there_was_none(
             loader.execute(f"alter table rowcron.{table} set (autovacuum_enabled = off)".encode())
         loader.execute("delete from rowcron.job")  # its queue is still known
         loader.execute("vacuum (analyze)")
-        db.execute(CLAIM.encode())  # all is planned now
+        db.execute(ALIVE.encode())
+        db.execute(claim.encode())  # all is planned now
         loader.execute("set session_replication_role = replica")
         loader.execute(JOBS.format(count=FEW).encode())
         loader.execute(AGENDA.encode())
@@ -219,8 +246,8 @@ def test_a_claim_reads_no_other_jobs_when_planned_while_there_was_none(
             " j.name, j.owner, 'default', 'sql', 'ready', now() from rowcron.job as j"
             f" where j.name like 'load-%' and j.enabled order by j.id limit {RUNS}".encode()
         )
-        found = work(db, CLAIM)
-    assert found["out"] == RUNS
+        found = work(db, claim)
+    assert found["out"] == out
     assert found["rows"] <= 12 * RUNS + 50, found
 
 

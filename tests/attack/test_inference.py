@@ -111,8 +111,8 @@ def test_notifications_and_activity_tell_nothing(
     secretive.execute("select rowcron.run_now('sesame')")
     secretive.execute("reset default_transaction_isolation")
     heard = list(bob.notifies(timeout=2, stop_after=1))
-    assert [(n.channel, n.payload) for n in heard] == [("rowcron", "")]
-    attack.note("listen rowcron", "the payload is empty: that something happened, not what")
+    assert [(n.channel, n.payload) for n in heard] == [("rowcron", "ready")]
+    attack.note("listen rowcron", "that something became ready or was changed, not what or whose")
     add(secretive, "spy", "select count(*) from pg_stat_activity where usename = 'w_worker' and"
         " query <> '<insufficient privilege>'", queue="spy")  # fmt: skip
     for claimed in hands.claim():

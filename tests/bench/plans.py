@@ -30,6 +30,8 @@ CLAIM = f"select * from rowcron.claim('{WORKER}', {BATCH}, '{{default}}', '{{pyt
 STATEMENTS = {
     "claim of 500": CLAIM,
     "claim in vain": CLAIM,
+    "short claim of 3": f"select * from rowcron.claim_ready('{WORKER}', 10, '{{default}}',"
+    " '{python}')",
     "promote of 500": CLAIM.replace(f", {BATCH},", ", 0,"),
     "fire of 50": CLAIM.replace(f", {BATCH},", ", 0,"),
     "finish of 500": f"select * from rowcron.finish('{WORKER}', %s::bigint[], %s::uuid[],"
@@ -96,6 +98,14 @@ def prepare(conn: psycopg.Connection[Any], name: str) -> tuple[Any, ...]:
     )
     if name.startswith(("claim of", "finish")):
         conn.execute(ENQUEUE.encode(), (BATCH,))
+    if name.startswith("short"):
+        conn.execute(ENQUEUE.encode(), (3,))
+        conn.execute(
+            "insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at)"
+            f" values ('{WORKER}', '{{python}}', 1, '1 hour', '5 s', now(),"
+            " now() + interval '1 hour') on conflict (id) do update set lease = '1 hour',"
+            " expires_at = now() + interval '1 hour'".encode()
+        )
     if name.startswith("promote"):
         conn.execute(
             ENQUEUE.replace(", owner", ", clock_timestamp() + interval '5 ms', owner").encode(),

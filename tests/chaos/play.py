@@ -50,8 +50,9 @@ class Play:
                 Block(self.scene.db, *self.point.inside, late=self.point.late)
             )
 
-    def start_jobs(self) -> None:
-        """Each job once, on demand."""
+    def store_jobs(self) -> list[str]:
+        """One of each kind; return their names."""
+        names = []
         for kind in self.point.jobs:
             if kind == "long":
                 command = f'echo "shell $ROWCRON_RUN_ID $ROWCRON_ATTEMPT" >> {self.scene.file};'
@@ -60,6 +61,12 @@ class Play:
                 name = self.scene.jobs.add("shell", command, name=kind, max_lost=100)
             else:
                 name = self.scene.job(kind)
+            names.append(name)
+        return names
+
+    def start_jobs(self, names: list[str] | None = None) -> None:
+        """Each job once, on demand; stored now unless their names are given."""
+        for name in names or self.store_jobs():
             self.runs.append(self.scene.jobs.start(name))
 
     def begin(self, stack: ExitStack) -> None:
@@ -75,10 +82,12 @@ class Play:
                 self.arm(stack)
                 self.victim = scene.work(through=True, wait=False)
             case "woken":
+                names = self.store_jobs()
                 self.victim = scene.work(through=True)
-                wait_until(lambda: scene.only("select bool_or(asleep) from rowcron.worker"))
+                asleep = "select bool_or(asleep and unsettled = '{}') from rowcron.worker"
+                wait_until(lambda: scene.only(asleep))
                 self.arm(stack)
-                self.start_jobs()
+                self.start_jobs(names)
             case "rescue":
                 self.start_jobs()
                 claim = "select count(*) from rowcron.claim(gen_random_uuid(), 10,"

@@ -9,6 +9,7 @@ side sleeps for intervals.
 from __future__ import annotations
 
 import asyncio
+import random
 from uuid import UUID
 
 from rowcron import database, narrate
@@ -30,6 +31,7 @@ LARGEST = 1_000  # runs asked for in one claim
 MOST_REPORTS = 2_000  # unanswered, and two a slot, beyond which nothing is claimed
 LIGHT = (0.005, 0.2)  # the first and the longest sleep while a sleep announced is not settled
 FULL_SLEEP = 1.0  # the database answers 1 s when runs wait for others to end
+LOOK = 0.75  # seconds, at most, until a worker looks whether others hold what it was told of
 
 
 class Turns:
@@ -188,7 +190,7 @@ class Turns:
     async def _sleep(self, full: list[str]) -> None:
         """Sleep until there is something to do; of the kinds `full` no more can be taken now.
 
-        Who is told that a few runs are ready takes them, and mostly sleeps on.
+        Who is told that a few runs are ready takes them, and mostly sleeps on for a while.
         """
         light, longest = LIGHT
         while not self.stopping:
@@ -219,6 +221,9 @@ class Turns:
                 if events & Event.READY and not self.stopping:
                     if not await self._claim_ready():
                         return
+                    look = self._loop.time() + LOOK * random.uniform(0.5, 1.0)
+                    if look < until:
+                        until, due = look, False
                 elif events != Event.FINISHED or soon:
                     break
                 else:
