@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+import socket
+import tempfile
+import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from harness import WORKER, Database, wait_until
 from rowcron.connection import connect, conninfo
@@ -153,5 +160,61 @@ def test_notifications_are_heard_at_once_and_the_end_once(
         wire.close()
         assert ends.empty()
         assert wire.connection.closed
+
+    on_wire(scenario)
+
+
+class DyingServer:
+    """Stands in front of the server; dies with last words, and without reading what it was sent."""
+
+    LAST_WORDS = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+
+    def __init__(self, directory: Path, server: Path) -> None:
+        self.place = directory / ".s.PGSQL.5432"
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(str(self.place))
+        self.listening.listen(1)
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.connect(str(server / ".s.PGSQL.5432"))
+        self.dying = threading.Event()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        client, _ = self.listening.accept()
+        with self.listening, self.server, client:
+            while not self.dying.is_set():
+                for end in select.select([client, self.server], [], [], 0.01)[0]:
+                    if not self.dying.is_set():
+                        (self.server if end is client else client).sendall(end.recv(65536))
+            select.select([client], [], [], 10)
+            words = self.LAST_WORDS
+            client.sendall(b"E" + (len(words) + 4).to_bytes(4, "big") + words)
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "idle"])
+def test_a_server_that_dies_before_it_has_read_all_is_noticed(on_wire: OnWire, asked: bool) -> None:
+    async def scenario(first: Wire) -> None:
+        info = first.connection.info
+        with tempfile.TemporaryDirectory() as directory:  # pytest's names are too long for a socket
+            server = DyingServer(Path(directory), Path(info.host))
+            gone = asyncio.Event()
+            url = make_conninfo(info.dsn, host=directory)
+            wire = Wire(await connect(url), None, gone.set)
+            try:
+                assert (await wire.ask(b"select 1")).get_value(0, 0) == b"1"
+                server.dying.set()
+                if asked:
+                    with pytest.raises(psycopg.OperationalError, match="terminating"):
+                        await asyncio.wait_for(wire.ask(b"select 2"), 10)
+                else:
+                    with socket.socket(fileno=os.dup(wire.connection.fileno())) as copy:
+                        copy.send(b"S\0\0\0\4")  # unread
+                await asyncio.wait_for(gone.wait(), 10)
+                assert wire.connection.closed
+            finally:
+                wire.close()
+                server.dying.set()
+                server.thread.join(15)
 
     on_wire(scenario)

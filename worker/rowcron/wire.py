@@ -9,6 +9,7 @@ has them.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ class Wire:
         self._waiter: asyncio.Future[pq.abc.PGresult] | None = None
         self._answers: list[pq.abc.PGresult] = []
         self._socket = self._pgconn.socket
+        self._readable = select.poll()
+        self._readable.register(self._socket, select.POLLIN)
         self._loop.add_reader(self._socket, self._read)
 
     async def ask(self, query: bytes) -> pq.abc.PGresult:
@@ -110,19 +113,27 @@ class Wire:
             self._end(error)
 
     def _read(self) -> None:
+        # Until there is nothing more: after a socket's error (a server that died before it had read
+        # all) uvloop calls no more, and libpq takes what had been sent before it sees the end.
         try:
-            self._pgconn.consume_input()
-            if self._hear is not None:
-                while (notification := self._pgconn.notifies()) is not None:
-                    self._hear(notification)
-            while not self._pgconn.is_busy():
-                answer = self._pgconn.get_result()
-                if answer is None:
-                    self._end(None)
+            while True:
+                self._pgconn.consume_input()
+                self._take()
+                if self._socket < 0 or not self._readable.poll(0):
                     return
-                self._answers.append(answer)
         except psycopg.Error as error:
             self._end(error)
+
+    def _take(self) -> None:
+        if self._hear is not None:
+            while (notification := self._pgconn.notifies()) is not None:
+                self._hear(notification)
+        while not self._pgconn.is_busy():
+            answer = self._pgconn.get_result()
+            if answer is None:
+                self._end(None)
+                return
+            self._answers.append(answer)
 
     def _end(self, error: psycopg.Error | None) -> None:
         """Everything is answered, or nothing more will be."""
