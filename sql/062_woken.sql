@@ -4,7 +4,8 @@
 -- 065) stands, sleeps on without another word. Whatever is not as plain is left to the whole claim, at
 -- once: a limit, a pause, a worker that has to give a sign of life, a hold. A row of nulls says that
 -- there may be more, so that a claim has to follow; firing, promoting and rescuing have their time when
--- the sleep ends.
+-- the sleep ends. Who finds nothing is told when to look after the worker that was quicker: of many
+-- that are woken for one run each says one word, and then one when its turn comes.
 
 set role rowcron_owner;
 
@@ -141,6 +142,8 @@ begin
     end if;
     -- others are awake, too: for what another has taken nobody needs to look at everything
     if seen = 0 and not wades then
+      timeout := rowcron._look_each(at);
+      return next;
       return;
     end if;
   end if;
@@ -158,6 +161,7 @@ $$;
 comment on function rowcron.claim_ready(uuid, integer, text[], text[], text[], interval) is
   'The claim of a worker that was woken while its sleep stands: up to `capacity` ready runs, ten at '
     'most, best first, as claim() returns them. A last row of nulls says that there may be more: '
-      'claim() has to follow. Without it the worker may sleep on as announced. Raises as claim().';
+      'claim() has to follow. Without it the worker may sleep on as announced. Where there is none, a '
+        'row whose timeout alone is not null says for how long. Raises as claim().';
 
 reset role;

@@ -119,15 +119,25 @@ $$;
 comment on function rowcron._look_for_ended(timestamptz) is
   'Shortens the lease of workers that hold runs and whose session has ended to two seconds.';
 
+create or replace function rowcron._look_each(at timestamptz) returns interval
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select least(greatest(interval '0.75 seconds', interval '0.1 seconds' * count(*)),
+    interval '5 seconds')
+  from rowcron.worker as w
+  where w.asleep and w.expires_at > at
+$$;
+comment on function rowcron._look_each(timestamptz) is
+  'How often each of those that sleep should look after others: as many as there are share it, up to '
+    'once in five seconds each.';
+
 create or replace function rowcron._look_after(worker_id uuid, at timestamptz) returns interval
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   select min(case when w.session_ended_at is not null then w.expires_at - at
-    -- as many as sleep share the looking, up to once in five seconds each
-    else least(greatest(interval '0.75 seconds', interval '0.1 seconds' * (
-      select count(*) from rowcron.worker as z where z.asleep and z.expires_at > at
-    )), interval '5 seconds') end)
+    else rowcron._look_each(at) end)
   from rowcron.worker as w
   where w.id <> _look_after.worker_id and w.lost_at is null and w.expires_at > at
     and (

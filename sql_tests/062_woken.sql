@@ -1,7 +1,7 @@
 -- The short claim of a worker that was woken: hands out what claim() would, and leaves to it what is not plain.
 
 begin;
-select plan(43);
+select plan(45);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -23,7 +23,7 @@ returns text language sql as $$
   ), claimed as (
     insert into public.tap_claims select * from found where found.run_id is not null
   )
-  select coalesce(string_agg(coalesce(job, 'more?'), ', ' order by ordinality), 'none') from found
+  select coalesce(string_agg(coalesce(job, case when timeout is null then 'more?' else 'none' end), ', ' order by ordinality), 'nothing') from found
 $$;
 create function public.tap_states(name text) returns text language sql as $$
   select coalesce(string_agg(x, ', ' order by x), 'none')
@@ -53,6 +53,12 @@ select is(public.tap_ready(1), 'none', 'a run is handed out once');
 select is(public.tap_ready(1, 0, 'other'), 'none', 'who has no room gets nothing');
 select is(public.tap_ready(1, -1, 'other'), 'none', 'nor with less than none');
 select is(public.tap_ready(1, null, 'other'), 'd, more?', 'who does not say gets one');
+
+select is((select c.timeout from rowcron.claim_ready(public.tap_id(1), 9, '{q}', '{sql}') as c), interval '0.75 seconds', 'who finds nothing is told when to look after others');
+insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at, asleep)
+select public.tap_id(100 + i), '{sql}', 1, '10 s', '5 s', clock_timestamp(), clock_timestamp() + interval '10 s', true from generate_series(1, 20) as i;
+select is((select c.timeout from rowcron.claim_ready(public.tap_id(1), 9, '{q}', '{sql}') as c), interval '2 seconds', 'of twenty each less often');
+delete from rowcron.worker as w where w.asleep;
 
 -- it is what claim() hands out
 select results_eq($$select c.job, c.owner, c.queue, c.kind, c.command, c.args, c.attempt from public.tap_claims as c order by c.job, c.args$$, $$values

@@ -86,6 +86,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_ledger_overflows()', 'definer', 's', 'operator user viewer'),
   ('_local_text(timestamp with time zone,text)', 'invoker', 's', 'operator user viewer'),
   ('_lowered(rowcron._band[],timestamp with time zone)', 'invoker', 'i', ''),
+  ('_look_each(timestamp with time zone)', 'invoker', 's', ''),
   ('_look_after(uuid,timestamp with time zone)', 'invoker', 's', ''),
   ('_look_for_ended(timestamp with time zone)', 'invoker', 'v', ''),
   ('_maintain(timestamp with time zone)', 'invoker', 'v', ''),

@@ -21,7 +21,7 @@ from psycopg import Connection
 from rowcron import __version__
 from rowcron.errors import translate
 from rowcron.link import Link
-from rowcron.models import Beat, Outcome, Recorded, Run, instant
+from rowcron.models import Beat, Outcome, Recorded, Run, instant, length
 from rowcron.wire import Wire
 
 CLAIMED = (
@@ -68,6 +68,7 @@ SUCCEEDED = Recorded("succeeded", True, None)
 # end, and its run is nobody's until then. With each execution, because that resets all; only some
 # systems can do it, and others refuse it.
 _WATCH = "set local client_connection_check_interval = '2s'; "
+LOOK = 0.75  # seconds until who got runs looks whether others hold what it was told of, too
 _MAX_TIMEOUT = 2_147_483_647
 
 
@@ -218,11 +219,16 @@ async def claim(
 
 async def claim_ready(
     link: Link, worker: UUID, capacity: int, about: Registration, kinds: str | None = None
-) -> tuple[list[Run], bool]:
-    """`rowcron.claim_ready`: a few runs that are ready, and whether there may be more."""
+) -> tuple[list[Run], float]:
+    """`rowcron.claim_ready`: a few runs that are ready, and how long the announced sleep stands.
+
+    In seconds; 0: not at all, there may be more.
+    """
     rows = await link.fetch(_CLAIM_READY, _claim_values(worker, capacity, about, kinds))
-    more = bool(rows) and rows[-1][0] is None
-    return _runs(rows[:-1] if more else rows), more
+    if not rows or rows[-1][0] is not None:
+        return _runs(rows), LOOK
+    timeout = rows.pop()[13]
+    return _runs(rows), 0.0 if timeout is None else length(timeout)
 
 
 def _claim_values(

@@ -31,7 +31,6 @@ LARGEST = 1_000  # runs asked for in one claim
 MOST_REPORTS = 2_000  # unanswered, and two a slot, beyond which nothing is claimed
 LIGHT = (0.005, 0.2)  # the first and the longest sleep while a sleep announced is not settled
 FULL_SLEEP = 1.0  # the database answers 1 s when runs wait for others to end
-LOOK = 0.75  # seconds, at most, until a worker looks whether others hold what it was told of
 
 
 class Turns:
@@ -219,9 +218,9 @@ class Turns:
             while True:
                 events = await self._wait(until, full)
                 if events & Event.READY and not self.stopping:
-                    if not await self._claim_ready():
+                    if (stands := await self._claim_ready()) == 0:
                         return
-                    look = self._loop.time() + LOOK * random.uniform(0.5, 1.0)
+                    look = self._loop.time() + stands * random.uniform(0.5, 1.0)
                     if look < until:
                         until, due = look, False
                 elif events != Event.FINISHED or soon:
@@ -239,22 +238,22 @@ class Turns:
                 return  # a run has ended, for which others may have waited
             self.alarm.clear(Event.FINISHED | Event.AGAIN)
 
-    async def _claim_ready(self) -> bool:
-        """Take what we were told of; return whether we may sleep on as announced."""
+    async def _claim_ready(self) -> float:
+        """Take what we were told of; return how long we may sleep on as announced: seconds."""
         self.alarm.clear(Event.READY)
         free, rooms = self._free(), self.running.rooms()
         taking = {kind: room for kind, room in rooms.items() if room > 0}
         few = min([free, *taking.values()])
         if few <= 0 or not taking:
-            return False
+            return 0.0
         kinds = None if len(taking) == len(rooms) else database.text_array(taking)
         member = self.members.claiming
-        runs, more = await database.claim_ready(self.control, member.id, few, self.about, kinds)
+        runs, stands = await database.claim_ready(self.control, member.id, few, self.about, kinds)
         self.running.begin(runs, member, at_once=True)
         if runs:
             self._in_vain = 0
             await asyncio.sleep(0)  # handlers begin before anything else is asked
-        return not more and len(runs) < few
+        return stands if len(runs) < few else 0.0
 
     async def _wait(self, until: float, full: list[str]) -> int:
         """Wait for an event; more room is one only for a kind that had none."""
