@@ -86,6 +86,13 @@ declare
 begin
   select r.* into live from rowcron.run as r
   where r.id = _end_execute.run_id and r.seal = md5(_end_execute.token::text)::uuid for update;
+  if live.id is null and state is not null then
+    raise exception using
+      errcode = 'RCCLM',
+      message = format('the claim of run %s is lost', run_id),
+      detail = 'Its job failed, and when that was rolled back, the run was handed out again.',
+      hint = 'Nothing of it is kept.';
+  end if;
   if live.id is null then
     -- Its row has been locked since the beginning, so nobody else has done it. Not RCCLM: the claim
     -- stands again when this is rolled back, and its holder has to report the failure.
@@ -116,7 +123,7 @@ begin
 end
 $$;
 comment on function rowcron._end_execute(bigint, uuid, text, text, bigint, jsonb) is
-  'Records how an execution ended, in the transaction of its effect. Raises RCEXE.';
+  'Records how an execution ended, in the transaction of its effect. Raises RCCLM, RCEXE.';
 
 -- What the gate may call; everything else is closed to it.
 grant execute on function rowcron._begin_execute(bigint, uuid) to rowcron_gate;
@@ -145,16 +152,22 @@ declare
   n bigint;
   first_row jsonb;
 begin
-  context := rowcron._begin_execute(run_id, token);
   -- a serialization failure or a deadlock is tried again at once, by itself
   for try in 1..4 loop
     begin
+      -- In here, because a lock of the transaction and a delete of its subtransaction would be a
+      -- multixact for each run. While a failed try has been rolled back, nobody holds the run.
+      context := null;
+      context := rowcron._begin_execute(run_id, token);
       execute format('select x.row_count, x.result from rowcron_executor.%I($1, $2) as x',
         context.executor)
       into n, first_row using run_id, token;
       state := null;
       exit;
     exception when query_canceled or assert_failure or others then
+      if context is null then
+        raise;
+      end if;
       get stacked diagnostics
         state = returned_sqlstate, message = message_text, detail = pg_exception_detail,
         hint = pg_exception_hint, place = pg_exception_context;

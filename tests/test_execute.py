@@ -168,6 +168,38 @@ def test_a_failing_job_leaves_no_effect_and_a_record(
     assert error.startswith("22012: division by zero")
 
 
+def test_runs_leave_no_multixacts_behind(
+    alice: psycopg.Connection, db: psycopg.Connection, hands: Hands
+) -> None:
+    """A lock of a transaction and a delete of its subtransaction are one, to be frozen one day."""
+
+    def multixacts() -> Any:
+        db.execute("checkpoint")
+        return only(db, "select (c.next_multixact_id, c.next_multi_offset)::text"
+            " from pg_control_checkpoint() as c")  # fmt: skip
+
+    add(alice, "works", "select 1", max_running=5)
+    add(alice, "fails", "select 1 / 0", max_attempts=2, retry_delay="0 s")
+    before = multixacts()
+    ended = [hands.execute(run)["outcome"] for _ in range(3) for run in hands.claim()]
+    assert sorted(ended) == ["failed", "failed", "succeeded"]
+    assert multixacts() == before
+
+
+def test_a_failed_job_whose_run_was_ended_meanwhile_records_nothing(
+    alice: psycopg.Connection, db: psycopg.Connection, hands: Hands
+) -> None:
+    """While what it did is rolled back, its lock is, too: for that moment nobody holds the run."""
+    add(alice, "fails", "select 1 / 0")
+    run = hands.claim()[0]
+    claim = [run["run_id"], run["token"]]
+    hands.control.execute("select rowcron.finish(%s, %s)", claim)
+    with pytest.raises(psycopg.Error, match="the run was handed out again") as lost:
+        db.execute("select rowcron._end_execute(%s, %s, '22012', 'no', null, null)", claim)
+    assert lost.value.sqlstate == "RCCLM"
+    assert only(alice, "select array_agg(outcome) from rowcron.history") == ["succeeded"]
+
+
 @pytest.mark.parametrize("text", ESCAPES)
 def test_an_escape_gains_nothing(
     alice: psycopg.Connection, db: psycopg.Connection, hands: Hands, attack: Attack, text: str
