@@ -1,27 +1,21 @@
-"""The functions of the schema that a worker may call, one method each.
+"""The functions of the schema that a worker calls for runs: claim, execute, finish.
 
-Nothing else talks to the schema.
-
-Arrays travel as PostgreSQL's array literals, put together here: psycopg's dumpers look at each
-element in turn, which costs more than the rest of a report.
+With `rowcron.heartbeat` they are all that it calls. Nothing else talks to the schema.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg import Connection
 
-from rowcron import __version__
 from rowcron.errors import translate
+from rowcron.heartbeat import Registration
 from rowcron.link import Link
-from rowcron.models import Beat, Outcome, Recorded, Run, instant, length
+from rowcron.literals import numbered, plain_array, texts_or_none
+from rowcron.models import Outcome, Recorded, Run, instant, length
 from rowcron.wire import Wire
 
 CLAIMED = (
@@ -37,21 +31,6 @@ _AT_THE_INSTANT = (
     "select pg_sleep_until(to_timestamp("
     "nullif(current_setting('rowcron.claimed_for', true), '')::double precision)); commit"
 )
-_BEAT = (
-    "select extract(epoch from wake_after)::double precision, settled, cancels, changes::text,"
-    " extract(epoch from look_after)::double precision, held,"
-    " extract(epoch from lead)::double precision from rowcron.heartbeat("
-)
-_REGISTER = (
-    _BEAT + "$1::uuid, $2::text[], $3::text[], $4::text[], $5::integer, $6::interval, $7::interval,"
-    " $8, $9, $10::integer, asleep => $11::boolean, changes_since => $12::bigint)"
-)
-_HEARTBEAT = (
-    _BEAT + "$1::uuid, asleep => $2::boolean, stopping => $3::boolean, changes_since => $4::bigint)"
-)
-# A pooler cannot know the number of the session that it will lend, so behind one they differ.
-_PULSE = _BEAT + "%s::uuid, session => pg_backend_pid() = %s)"
-_HOLDING = _BEAT + "$1::uuid, holding => $2::bigint[])"
 _FINISH_MANY = (
     "select run_id, accepted, final, outcome, next_due_at from rowcron.finish("
     "$1::uuid, $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],"
@@ -72,125 +51,6 @@ LOOK = 0.75  # seconds until who got runs looks whether others hold what it was 
 _MAX_TIMEOUT = 2_147_483_647
 
 
-class Registration(NamedTuple):
-    """What a worker says about itself."""
-
-    queues: str | None
-    kinds: str
-    handlers: str
-    concurrency: int
-    lease: float
-    poll: float
-
-
-def _numbered(query: str) -> str:
-    first, *rest = query.split("%s")
-    return first + "".join([f"${number}{part}" for number, part in enumerate(rest, 1)])
-
-
-def text_array(items: Iterable[str | None]) -> str:
-    """Return PostgreSQL's literal of an array of texts."""
-    return "{" + ",".join([_element(item) for item in items]) + "}"
-
-
-def _texts(items: list[str | None]) -> str | None:
-    """Return that literal, or None where there is no text at all."""
-    return text_array(items) if items.count(None) < len(items) else None
-
-
-def _element(item: str | None) -> str:
-    if item is None:
-        return "NULL"
-    return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _text(value: bool | int | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _numbers(runs: Iterable[Run]) -> str:
-    return "{" + ",".join([str(run.run_id) for run in runs]) + "}"
-
-
-def registration(
-    queues: Sequence[str] | None,
-    kinds: Sequence[str],
-    handlers: Sequence[str],
-    concurrency: int,
-    lease: float,
-    poll: float,
-) -> Registration:
-    """Return a worker's description with its lists as array literals."""
-    return Registration(
-        None if queues is None else text_array(queues),
-        text_array(kinds),
-        text_array(handlers),
-        concurrency,
-        lease,
-        poll,
-    )
-
-
-def _beat(row: tuple[Any, ...]) -> Beat:
-    wake_after, settled, cancels, changes, look_after, held, lead = row
-    return Beat(
-        wake_after,
-        settled is not False,
-        list(cancels or ()),
-        json.loads(changes) if changes else [],
-        look_after,
-        held,
-        lead or 0.0,
-    )
-
-
-async def register(link: Link, worker: UUID, about: Registration, since: int | None) -> Beat:
-    """`rowcron.heartbeat`, the first of a worker."""
-    rows = await link.fetch(
-        _REGISTER,
-        (
-            str(worker), about.queues, about.kinds, about.handlers, str(about.concurrency),
-            f"{about.lease} s", f"{about.poll} s", __version__, socket.gethostname(),
-            str(os.getpid()), "false", _text(since),
-        ),
-    )  # fmt: skip
-    return _beat(rows[0])
-
-
-async def heartbeat(
-    link: Link,
-    worker: UUID,
-    asleep: bool | None = None,
-    since: int | None = None,
-    *,
-    stopping: bool = False,
-) -> Beat:
-    """`rowcron.heartbeat`. Raises `WorkerLost`, `WrongVersion`, `Unavailable`."""
-    values = (str(worker), _text(asleep), _text(stopping), _text(since))
-    rows = await link.fetch(_HEARTBEAT, values)
-    return _beat(rows[0]) if rows else Beat(None, True, [], [])
-
-
-async def tell_held(link: Link, worker: UUID, held: Iterable[Run]) -> None:
-    """`rowcron.heartbeat` that tells all that is held; whatever else is counted is ready again.
-
-    For a registration that claims no more: its last claim may not have been answered.
-    """
-    await link.fetch(_HOLDING, (str(worker), _numbers(held)))
-
-
-def heartbeat_in_thread(connection: Connection[Any], worker: UUID) -> Beat:
-    """`rowcron.heartbeat` on a connection of the heartbeat's own thread.
-
-    Says that this is the worker's own session, if it is: when it ends, so has the worker.
-    """
-    try:
-        row = connection.execute(_PULSE, (str(worker), connection.info.backend_pid)).fetchone()
-    except psycopg.Error as error:
-        raise translate(error) from error
-    return _beat(row) if row else Beat(None, True, [], [])
-
-
 async def claim(
     link: Link,
     worker: UUID,
@@ -200,7 +60,7 @@ async def claim(
     *,
     ahead: bool = False,
 ) -> list[Run]:
-    """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as `heartbeat`.
+    """`rowcron.claim`: fire what is due, then take up to `capacity` runs. Raises as a heartbeat.
 
     `ahead`: if there is nothing yet, what falls due in a moment, returned at that instant.
     """
@@ -263,14 +123,16 @@ async def finish_many(
         _FINISH_MANY,
         (
             str(worker),
-            _numbers(run for run, _ in reports),
-            "{" + ",".join([run.token.hex() for run, _ in reports]) + "}",
-            "{" + ",".join([o.outcome for o in outcomes]) + "}",
-            _texts([o.reason for o in outcomes]),
-            _texts([o.error for o in outcomes]),
-            _texts([o.output for o in outcomes]),
-            _texts([o.result for o in outcomes]),
-            _texts([None if o.retry_after is None else f"{o.retry_after} s" for o in outcomes]),
+            plain_array([run.run_id for run, _ in reports]),
+            plain_array([run.token.hex() for run, _ in reports]),
+            plain_array([o.outcome for o in outcomes]),
+            texts_or_none([o.reason for o in outcomes]),
+            texts_or_none([o.error for o in outcomes]),
+            texts_or_none([o.output for o in outcomes]),
+            texts_or_none([o.result for o in outcomes]),
+            texts_or_none(
+                [None if o.retry_after is None else f"{o.retry_after} s" for o in outcomes]
+            ),
         ),
     )
     return {
@@ -293,7 +155,7 @@ async def finish_one(link: Link, run: Run, outcome: Outcome) -> Recorded:
     Raises `ClaimLost` when it is over already.
     """
     query, values = finish_values(run, outcome)
-    rows = await link.fetch(_numbered(query), values)
+    rows = await link.fetch(numbered(query), values)
     return Recorded(rows[0][0], rows[0][1], None)
 
 

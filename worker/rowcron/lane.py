@@ -8,20 +8,24 @@ from typing import Any
 import psycopg
 
 from rowcron.capture import LIMIT
-from rowcron.connection import connect
+from rowcron.connection import connect, cut
 from rowcron.errors import Unavailable
-from rowcron.log import Log
+from rowcron.executors import Host
 from rowcron.models import Run
 from rowcron.session import Session, introduce
 from rowcron.wire import Wire
 
+CUT_AFTER = 5.0  # seconds between terminating a session and giving up on its connection
+CANCEL_AGAIN = 0.1  # seconds
 BULKY = 1_000_000  # characters of one notice, after which its connection is not kept
 
 
 class Lane:
     """One connection and what it executes."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, host: Host, info: str) -> None:
+        self.host = host
+        self.info = info
         self.part = f"execution {number}"  # of what may be away
         self.connection: psycopg.AsyncConnection[Any] | None = None
         self.wire: Wire | None = None  # over that connection, unless a job named its own
@@ -33,12 +37,12 @@ class Lane:
         self.cancelling: asyncio.Task[None] | None = None
         self.bulky = False
 
-    async def open(self, info: str, log: Log) -> Wire:
+    async def open(self) -> Wire:
         """Return the wire, connected anew if need be. Raises `Unavailable`."""
         if self.wire is None or self.wire.connection.closed:
             self.session = self.wire = None
-            self.connection = connection = await connect(info)
-            connection.add_notice_handler(lambda notice: self._notice(log, notice))
+            self.connection = connection = await connect(self.info)
+            connection.add_notice_handler(self._notice)
             try:
                 self.watch, self.session = await introduce(connection)
             except psycopg.Error as error:
@@ -47,14 +51,49 @@ class Lane:
             self.wire = Wire(connection)
         return self.wire
 
-    def _notice(self, log: Log, notice: psycopg.errors.Diagnostic) -> None:
+    def stop(self, run: Run, grace: float) -> None:
+        """Cancel the statement and terminate its session after `grace`, or at once."""
+        if self.connection is None:
+            return  # it sees `run.stopping` before it begins
+        loop = asyncio.get_running_loop()
+        if run.stopping == "cancelled" and grace > 0:
+            self.cancelling = loop.create_task(self._cancel(run, self.connection))
+            loop.call_later(grace, self._terminate, run)
+        else:
+            self._terminate(run)
+
+    async def _cancel(self, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
+        # again and again: the first may arrive before the statement does
+        while self.run is run and self.connection is connection:
+            try:
+                await connection.cancel_safe(timeout=CUT_AFTER)
+            except psycopg.Error:
+                self._terminate(run)
+                return
+            await asyncio.sleep(CANCEL_AGAIN)
+
+    def _terminate(self, run: Run) -> None:
+        if self.run is not run or self.connection is None:
+            return
+        if self.session is None:
+            cut(self.connection)
+            return
+        self.host.end_session(self.session, self.info)
+        loop = asyncio.get_running_loop()
+        loop.call_later(CUT_AFTER, self._cut, run, self.connection)
+
+    def _cut(self, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
+        if self.run is run and self.connection is connection:
+            cut(connection)
+
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         run = self.run
         if run is not None:
             severity = (notice.severity_nonlocalized or "NOTICE").lower()
             message, detail = notice.message_primary or "", notice.message_detail
             self.bulky = self.bulky or len(message) + len(detail or "") > BULKY
             message = message[:LIMIT]
-            log.event(
+            self.host.log.event(
                 "notice",
                 f"{run.owner}.{run.job} run {run.run_id} {severity}: {message}",
                 "warning" if severity == "warning" else "info",

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from rowcron import database, executors
+from rowcron import executors, heartbeat
 from rowcron.connection import conninfo
 from rowcron.errors import RowcronError, Unavailable
 from rowcron.eventloop import run
@@ -39,7 +39,7 @@ class Worker:
         self.log = log
         self.info = conninfo(settings.database_url)
         self.handlers = sorted(load_app(settings.app))
-        about = database.registration(
+        about = heartbeat.describe(
             settings.queues,
             settings.kinds,
             self.handlers,
@@ -68,11 +68,11 @@ class Worker:
         pulse = Pulse(
             self.info,
             lease,
-            turns.members.registered,
-            turns.members.holding,
-            turns.heard_in_thread,
-            turns.lost_in_thread,
-            turns.pulse_away_in_thread,
+            turns.standing.members.registered,
+            turns.standing.members.holding,
+            turns.standing.heard_in_thread,
+            turns.standing.lost_in_thread,
+            turns.standing.pulse_away_in_thread,
         )
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -96,7 +96,7 @@ class Worker:
             self.log.event(
                 "stop",
                 "worker stopped",
-                worker=str(turns.members.claiming.id),
+                worker=str(turns.standing.claiming.id),
                 exit_code=self.exit_code,
             )
         return self.exit_code
@@ -123,7 +123,7 @@ class Worker:
         turns = self.turns
         while not turns.stopping:
             try:
-                await turns.register()
+                await turns.standing.register()
                 self._introduce()
                 return
             except Unavailable as error:
@@ -141,7 +141,7 @@ class Worker:
             "worker",
             f"taking {settings.concurrency} runs at a time, {queues}, {', '.join(settings.kinds)};"
             f" up to {5 + sql + handed} connections",
-            worker=str(self.turns.members.claiming.id),
+            worker=str(self.turns.standing.claiming.id),
             queues=settings.queues,
             kinds=settings.kinds,
             handlers=self.handlers,
@@ -160,10 +160,10 @@ class Worker:
             left = len(running.active) + running.reporter.backlog
             self.log.event("left", f"{left} runs are left to the lease", "warning")
             self.exit_code = 1
-        for member in turns.members:
+        for member in turns.standing.members:
             try:
                 if member.registered or member.retiring:
-                    await asyncio.wait_for(turns.members.farewell(member), FAREWELL)
+                    await asyncio.wait_for(turns.standing.members.farewell(member), FAREWELL)
             except (RowcronError, TimeoutError):
                 self.exit_code = 1
 

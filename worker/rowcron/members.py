@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from rowcron import database
+from rowcron import heartbeat
 from rowcron.errors import WorkerLost
 from rowcron.link import Link
 
@@ -79,12 +79,12 @@ class Members:
                 self._members.remove(member)
             elif (now := self._loop.time()) >= member.asked + ASK_AGAIN:
                 member.asked = now
-                await database.tell_held(self.control, member.id, member.held)
+                await heartbeat.tell_held(self.control, member.id, member.held)
 
     async def farewell(self, member: Member) -> None:
         """Give back what is still held under a registration, and end it."""
         try:
-            await database.heartbeat(self.control, member.id, stopping=True)
+            await heartbeat.beat(self.control, member.id, stopping=True)
         except WorkerLost:
             return
 

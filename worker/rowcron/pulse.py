@@ -18,7 +18,7 @@ from uuid import UUID
 
 import psycopg
 
-from rowcron import database
+from rowcron import heartbeat
 from rowcron.connection import connect_in_thread, cut
 from rowcron.errors import RowcronError, WorkerLost
 from rowcron.models import Beat
@@ -113,7 +113,7 @@ class Pulse(threading.Thread):
         timer.daemon = True
         timer.start()
         try:
-            self.heard(worker, database.heartbeat_in_thread(self._connection, worker))
+            self.heard(worker, heartbeat.beat_in_thread(self._connection, worker))
         except WorkerLost:
             self.lost(worker)
         finally:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 
 from rowcron import database, narrate
+from rowcron.deadlines import Deadlines
+from rowcron.errands import Errands
 from rowcron.errors import ClaimLost, RowcronError
 from rowcron.executors import Executor, stopped
 from rowcron.link import Link
@@ -20,7 +22,7 @@ from rowcron.log import Log
 from rowcron.members import Member
 from rowcron.models import Outcome, Recorded, Run
 from rowcron.reporter import Reporter
-from rowcron.session import Session, terminate
+from rowcron.session import Session
 from rowcron.settings import WorkerSettings
 from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
 
@@ -51,9 +53,8 @@ class Running:
         self._others_until = 0.0  # but not for long
         self.reporter = Reporter(info, self, self.outage)
         self._loop = asyncio.get_running_loop()
-        self._errands: set[asyncio.Task[None]] = set()
-        self._expiry: asyncio.TimerHandle | None = None
-        self._next_expiry = float("inf")
+        self._errands = Errands(info, log)
+        self._deadlines = Deadlines(self.active, self._out_of_time)
 
     def begin(self, runs: Iterable[Run], member: Member, *, at_once: bool) -> None:
         """Take what was claimed; start what there is room for, now or soon."""
@@ -126,8 +127,7 @@ class Running:
         run.expires = now + run.seconds + grace
         if self.log.audits:
             narrate.began(self.log, run, str(run.member.id))
-        if run.expires < self._next_expiry:
-            self._watch(run.expires)
+        self._deadlines.watch(run)
         if run.kind not in self.executors:  # a database that is not what it should be
             error = f"this worker was not started with --kind {run.kind}"
             self.done(run, Outcome("failed", "kind", error))
@@ -171,7 +171,7 @@ class Running:
             run.member.held.discard(run)
             narrate.refused(self.log, run, outcome, again=False)
         elif outcome.in_doubt:
-            self.errand(self._settle(run, outcome))
+            self._errands.begin(self._settle(run, outcome))
         elif outcome.recorded is not None:
             self.recorded(run, outcome)
             self.batch_ended()
@@ -248,43 +248,17 @@ class Running:
             if run is not None:
                 self.stop(run, "cancelled", self.settings.kill_grace)
 
-    def _watch(self, expiry: float) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._next_expiry = expiry
-        # a job may be allowed years, which epoll does not understand
-        self._expiry = self._loop.call_at(min(expiry, self._loop.time() + 3600), self._expire)
-
-    def _expire(self) -> None:
-        now, self._expiry, self._next_expiry = self._loop.time(), None, float("inf")
-        for run in list(self.active.values()):
-            if run.stopping is None and run.expires <= now:
-                self.stop(run, "timeout", self.settings.kill_grace)
-        ahead = [run.expires for run in self.active.values() if run.stopping is None]
-        if ahead:
-            self._watch(min(ahead))
+    def _out_of_time(self, run: Run) -> None:
+        self.stop(run, "timeout", self.settings.kill_grace)
 
     def end_session(self, session: Session, info: str | None = None) -> None:
         """End a session of ours that does not listen; if it is gone, all the better."""
-        self.errand(self._end_session(session, info or self.info))
-
-    async def _end_session(self, session: Session, info: str) -> None:
-        try:
-            await terminate(info, session)
-        except RowcronError as error:
-            self.log.debug(f"cannot terminate session {session.pid}: {error.message}")
-
-    def errand(self, coroutine: asyncio._CoroutineLike[None]) -> None:
-        """Do something beside the rest."""
-        task = self._loop.create_task(coroutine)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        self._errands.end_session(session, info)
 
     async def settled(self) -> None:
         """Wait until nothing runs, nothing is in doubt and everything is reported."""
         while self.active:
             await self.alarm.wait(Event.ROOM, 1.0)
             self.alarm.clear(Event.ROOM)
-        while self._errands:
-            await asyncio.wait(set(self._errands))
+        await self._errands.ended()
         await self.reporter.flushed()

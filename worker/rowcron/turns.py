@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from uuid import UUID
 
-from rowcron import database, narrate
+from rowcron import database
 from rowcron.errors import NotInstalled, NotPermitted, Unavailable, WorkerLost, WrongVersion
+from rowcron.heartbeat import Registration
 from rowcron.link import Link
+from rowcron.literals import text_array
 from rowcron.log import Log
-from rowcron.members import Member, Members
 from rowcron.models import Beat
 from rowcron.pace import Pace
 from rowcron.running import Running
 from rowcron.settings import WorkerSettings
+from rowcron.standing import Standing
 from rowcron.wake import ANYTHING, Alarm, Event
 
 # How often a worker that can take nothing more looks whether something is to be fired: seconds.
@@ -36,18 +37,14 @@ FULL_SLEEP = 1.0  # the database answers 1 s when runs wait for others to end
 class Turns:
     """Takes turns until `stopping`, which is "", "drain" or "now"."""
 
-    def __init__(
-        self, settings: WorkerSettings, log: Log, info: str, about: database.Registration
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, log: Log, info: str, about: Registration) -> None:
         self.settings = settings
-        self.log = log
         self.about = about
         self.alarm = Alarm()
         self.running = Running(settings, log, info, self.alarm)
         self.outage = self.running.outage
         self.control = Link(info)
-        self.members = Members(self.control)
-        self.change = 0 if log.audits or log.level <= 20 else None
+        self.standing = Standing(log, self.control, self.running, about)
         self.stopping = ""
         self._loop = asyncio.get_running_loop()
         self._flowing = False  # the last claim brought more than it takes to go on asking
@@ -55,34 +52,22 @@ class Turns:
         self._in_vain = 0
         self._early = False  # woken before the instant for which the next claim is
         self._came_early = False  # in vain: to the next instant it comes when it is there
-        self._held: str | None = None
         self._told = False  # of something that was not asked about yet
-        self._asked_at = 0.0
         self._pace = Pace(self._loop.time())
-
-    async def register(self) -> None:
-        """Make this worker known. Raises `Unavailable`, `NotInstalled`, `WrongVersion`, ..."""
-        member = self.members.claiming
-        beat = await database.register(self.control, member.id, self.about, self.change)
-        self.outage.back("control")
-        member.registered = True
-        self._heard(beat)
-        text = f"worker {member.id} registered"
-        self.log.event("registered", text, "debug", worker=str(member.id))
 
     async def work(self) -> None:
         """Take turns; a database that is away is waited for."""
         while not self.stopping:
             try:
-                if not self.members.claiming.registered:
-                    await self.register()
-                await self.members.retire()
+                if not self.standing.claiming.registered:
+                    await self.standing.register()
+                await self.standing.members.retire()
                 await self._turn()
                 self.outage.back("control")
             except WorkerLost:
-                self._lost(self.members.claiming)
+                self.standing.lost(self.standing.claiming)
             except Unavailable as error:
-                self.members.begin_anew()
+                self.standing.members.begin_anew()
                 await self.alarm.wait(Event.STOP, self.outage.failed("control", error))
             except (NotInstalled, NotPermitted, WrongVersion) as error:
                 # it was there at the start: restored, upgraded or granted just now
@@ -110,18 +95,18 @@ class Turns:
         if self._flowing and narrow and wide and not early:
             # what was brought is started while the next claim is on its way: not often a short one
             if self._loop.time() > self._narrow_at + NARROW_PAUSE:
-                await self._claim(few, database.text_array(narrow))
+                await self._claim(few, text_array(narrow))
                 self._narrow_at = self._loop.time()
-            self._flowing = await self._claim(free, database.text_array(wide)) > few
+            self._flowing = await self._claim(free, text_array(wide)) > few
         else:
             if early and narrow and wide:  # the larger claim has the better of it
                 few = free
-                brought = await self._claim(few, database.text_array(wide), ahead=True)
+                brought = await self._claim(few, text_array(wide), ahead=True)
                 brought += await self._claim(
-                    min(narrow.values()), database.text_array(narrow), ahead=not brought
+                    min(narrow.values()), text_array(narrow), ahead=not brought
                 )
             else:
-                kinds = None if len(taking) == len(rooms) else database.text_array(taking)
+                kinds = None if len(taking) == len(rooms) else text_array(taking)
                 brought = await self._claim(few, kinds, ahead=early)
             self._came_early = early and not brought
             if brought < few:
@@ -129,9 +114,9 @@ class Turns:
                     await self._sleep([kind for kind, room in rooms.items() if room == 0])
                 return
             if narrow and wide and (free := self._free()):
-                self._flowing = await self._claim(free, database.text_array(wide)) > few
-        if self._told and self._loop.time() - self._asked_at > FIRE_PAUSE:
-            await self._beat(asleep=None)  # never idle, but it may have been a cancel
+                self._flowing = await self._claim(free, text_array(wide)) > few
+        if self._told and self._loop.time() - self.standing.asked_at > FIRE_PAUSE:
+            await self._ask(asleep=None)  # never idle, but it may have been a cancel
         await asyncio.sleep(0)
 
     def _free(self) -> int:
@@ -152,7 +137,7 @@ class Turns:
         return self.running.reporter.backlog > 2 * self.settings.concurrency + MOST_REPORTS
 
     async def _claim(self, capacity: int, kinds: str | None = None, *, ahead: bool = False) -> int:
-        member = self.members.claiming
+        member = self.standing.claiming
         runs = await database.claim(
             self.control, member.id, capacity, self.about, kinds, ahead=ahead
         )
@@ -176,8 +161,8 @@ class Turns:
             if await self.alarm.wait(enough | Event.NOTIFIED, pause) & enough:
                 return
             self.alarm.clear(Event.NOTIFIED)
-            await self.members.retire()
-            beat = await self._beat(asleep=False)
+            await self.standing.members.retire()
+            beat = await self._ask(asleep=False)
             pause = self.longest_sleep()
             if beat.wake_after is not None:
                 if beat.wake_after <= 0:
@@ -193,8 +178,8 @@ class Turns:
         """
         light, longest = LIGHT
         while not self.stopping:
-            await self.members.retire()
-            beat = await self._beat(asleep=True)
+            await self.standing.members.retire()
+            beat = await self._ask(asleep=True)
             pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
             if beat.wake_after is None or beat.wake_after > 0:
                 self._in_vain = 0
@@ -246,8 +231,8 @@ class Turns:
         few = min([free, *taking.values()])
         if few <= 0 or not taking:
             return 0.0
-        kinds = None if len(taking) == len(rooms) else database.text_array(taking)
-        member = self.members.claiming
+        kinds = None if len(taking) == len(rooms) else text_array(taking)
+        member = self.standing.claiming
         runs, stands = await database.claim_ready(self.control, member.id, few, self.about, kinds)
         self.running.begin(runs, member, at_once=True)
         if runs:
@@ -270,45 +255,6 @@ class Turns:
         """Return how long this worker sleeps if nothing wakes it: seconds."""
         return min(self.settings.poll, self.settings.lease / 2)
 
-    async def _beat(self, *, asleep: bool | None) -> Beat:
-        self._told, self._asked_at = False, self._loop.time()
-        beat = await database.heartbeat(self.control, self.members.claiming.id, asleep, self.change)
-        self._heard(beat)
-        return beat
-
-    def _heard(self, beat: Beat) -> None:
-        if beat.held != self._held:
-            self._held = beat.held
-            narrate.held(self.log, beat.held)
-        self.running.cancel(beat.cancels)
-        for change in beat.changes:
-            if self.change:
-                narrate.changed(self.log, change)
-            self.change = change["id"]
-
-    def heard_in_thread(self, _worker: UUID, beat: Beat) -> None:
-        """Take what the heartbeat's thread was answered."""
-        if beat.cancels:
-            self._loop.call_soon_threadsafe(self.running.cancel, beat.cancels)
-
-    def lost_in_thread(self, worker: UUID) -> None:
-        """Learn from the heartbeat's thread that a registration was declared lost."""
-        self._loop.call_soon_threadsafe(self._lost_by_id, worker)
-
-    def pulse_away_in_thread(self) -> None:
-        """Learn that the heartbeat's thread cannot speak; give a sign of life instead."""
-        self._loop.call_soon_threadsafe(self.alarm.set, Event.NOTIFIED)
-
-    def _lost_by_id(self, worker: UUID) -> None:
-        if (member := self.members.known(worker)) is not None:
-            self._lost(member)
-
-    def _lost(self, member: Member) -> None:
-        """Declared lost: what runs under it is somebody else's now."""
-        self.members.lose(member)
-        text = f"worker {member.id} was declared lost (RCWRK); stopping {len(member.held)} runs"
-        self.log.event("lost", text, "warning", worker=str(member.id), code="RCWRK")
-        self.running.stop_all(
-            "released", self.settings.kill_grace, lambda run: run.member is member
-        )
-        self.alarm.set(Event.NOTIFIED)
+    async def _ask(self, *, asleep: bool | None) -> Beat:
+        self._told = False
+        return await self.standing.beat(asleep=asleep)

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from rowcron import database, nonatomic
-from rowcron.connection import conninfo, cut
+from rowcron.connection import conninfo
 from rowcron.errors import ClaimLost, RowcronError, Unavailable
 from rowcron.executors import Host, stopped
 from rowcron.handed import is_alive
@@ -27,8 +27,6 @@ from rowcron.wire import Wire
 
 QUERY_CANCELED = "57014"
 TRIES = 10  # to get a connection for a run that is claimed already
-CUT_AFTER = 5.0  # seconds between terminating a session and giving up on its connection
-CANCEL_AGAIN = 0.1  # seconds
 SLOW = 1.0  # seconds; what is assumed before anything is known
 AHEAD = 0.1  # seconds' worth of runs taken beyond the lanes; a claim costs as much as 50 runs in it
 MOST_AHEAD = 500
@@ -70,7 +68,7 @@ class Executor:
         self.loop = asyncio.get_running_loop()
         self.watch = Watch(self.info, short=False)
         bound = min(settings.sql_connections, settings.concurrency)
-        self.lanes = [Lane(number) for number in range(bound)]
+        self.lanes = [Lane(number, self.host, self.info) for number in range(bound)]
         for lane in self.lanes:
             lane.task = self.loop.create_task(self._work(lane))
 
@@ -178,7 +176,7 @@ class Executor:
             if run.stopping is not None:
                 return stopped(run)
             try:
-                return await lane.open(self.info, self.host.log)
+                return await lane.open()
             except RowcronError as error:
                 trouble = error.message
             await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
@@ -224,34 +222,4 @@ class Executor:
                 self.waiting.remove(run)
                 self._done(run, stopped(run))
             return
-        if lane.connection is None:
-            return  # it sees `run.stopping` before it begins
-        loop = self.loop
-        if run.stopping == "cancelled" and grace > 0:
-            lane.cancelling = loop.create_task(self._cancel(lane, run, lane.connection))
-            loop.call_later(grace, self._terminate, lane, run)
-        else:
-            self._terminate(lane, run)
-
-    async def _cancel(self, lane: Lane, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
-        # again and again: the first may arrive before the statement does
-        while lane.run is run and lane.connection is connection:
-            try:
-                await connection.cancel_safe(timeout=CUT_AFTER)
-            except psycopg.Error:
-                self._terminate(lane, run)
-                return
-            await asyncio.sleep(CANCEL_AGAIN)
-
-    def _terminate(self, lane: Lane, run: Run) -> None:
-        if lane.run is not run or lane.connection is None:
-            return
-        if lane.session is None:
-            cut(lane.connection)
-            return
-        self.host.end_session(lane.session, self.info)
-        self.loop.call_later(CUT_AFTER, self._cut, lane, run, lane.connection)
-
-    def _cut(self, lane: Lane, run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
-        if lane.run is run and lane.connection is connection:
-            cut(connection)
+        lane.stop(run, grace)
