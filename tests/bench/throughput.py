@@ -21,7 +21,7 @@ NAME = "throughput"
 def cases(context: Context) -> Iterator[Case]:
     """No-op handlers, waiting bodies, two processes."""
     many = context.jobs or (20_000 if context.short else 30_000)
-    few = min(many, 5_000)
+    bodies = {"async": (min(many, 20_000), 3), "plain": (min(many, 5_000), 1)}
     yield Case("async", "jobs/s", "no-op async handler, one process", {"count": many}, rounds=3)
     title = "no-op plain handler, one process"
     yield Case("plain", "jobs/s", title, {"count": many, "mode": "plain"}, rounds=3)
@@ -31,10 +31,11 @@ def cases(context: Context) -> Iterator[Case]:
         return
     for body in (1, 20):
         for concurrency in (100, 1000):
-            for mode in ("async", "plain"):
+            for mode, (count, rounds) in bodies.items():
                 title = f"{mode} handler waits {body} ms, concurrency {concurrency}"
-                load = {"count": few, "mode": mode, "body": body, "concurrency": concurrency}
-                yield Case(f"{mode}-{body}ms-{concurrency}", "jobs/s", title, load)
+                load = {"count": count, "mode": mode, "body": body, "concurrency": concurrency}
+                name = f"{mode}-{body}ms-{concurrency}"
+                yield Case(name, "jobs/s", title, load, rounds=rounds)
 
 
 SLOW = {"procrastinate": 20, "oban": 10}  # a share of the runs is enough to know their rate
