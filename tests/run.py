@@ -1,8 +1,8 @@
 """`make test`: pgTAP and pytest on every PostgreSQL that is found, and one closing line.
 
 The embedded server is always there; server binaries of other major versions, 15 and newer, are
-used where Debian puts them. The servers are tested at the same time. Exit code 0 only if something
-passed and nothing failed.
+used where Debian puts them. Tests mostly wait, so more parts of them than there are cores run at
+the same time. Exit code 0 only if something passed and nothing failed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ PACKAGES = ("libtap-parser-sourcehandler-pgtap-perl", "postgresql-{}-pgtap")
 REPEATED = 8  # this many failures on one server are tried once more
 EXTRAS = ("postgresql-{}-plpgsql-check", "pgbouncer")
 BROWSER = ("chromium-headless-shell", "fonts-dejavu-core")
+APART = ("chaos", "soak", "attack", "web")  # directories
+# What pytest is told for each part; the longest first.
+PARTS = {
+    "pytest": ["tests", *(f"--ignore=tests/{directory}" for directory in APART)],
+    "chaos": ["tests/chaos", "tests/soak"],
+    "attack": ["tests/attack", "tests/web"],
+}
+NO_TESTS = 5  # pytest's exit code
 
 
 @dataclass
@@ -122,15 +130,18 @@ def run_pgtap(bin: Path | None) -> Count:
     return Count("pgTAP", passed, failed, "\n".join(facts) if failed else "")
 
 
-def run_pytest(bin: Path | None, scratch: Path, arguments: list[str], *, first: bool) -> Count:
-    """pytest over tests/; what says nothing about the server's version only with the first one."""
-    major = bin.parent.name if bin else MAJOR
-    report = scratch / f"{major}.xml"
+def run_pytest(
+    bin: Path | None, part: str, scratch: Path, arguments: list[str], *, first: bool
+) -> Count:
+    """pytest over a part of tests/; what says nothing about the server only with the first one."""
+    name = f"{bin.parent.name if bin else MAJOR}-{part}"
+    report = scratch / f"{name}.xml"
     report.unlink(missing_ok=True)
     marks = "not soak" if first else "not soak and not once"
     command = [sys.executable, "-m", "pytest", "-q", "-m", marks]
-    command += ["-o", f"cache_dir={scratch / f'cache-{major}'}"]
+    command += ["-o", f"cache_dir={scratch / f'cache-{name}'}"]
     command += [f"--junitxml={report}", "--durations=10", *arguments]
+    command += [] if is_picked(arguments) else PARTS[part]
     environment = os.environ | {"ROWCRON_TEST_BIN": str(bin or "")}
     environment["ROWCRON_TEST_CLEAN"] = str(scratch)
     environment["ROWCRON_TEST_LOOP"] = "auto" if first else "asyncio"
@@ -138,8 +149,10 @@ def run_pytest(bin: Path | None, scratch: Path, arguments: list[str], *, first: 
         command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
     )
     output = done.stdout + done.stderr
+    if done.returncode == NO_TESTS:
+        return Count(part, 0, 0)
     if not report.exists():
-        return Count("pytest", 0, 1, output)
+        return Count(part, 0, 1, output)
     suites = ElementTree.parse(report).getroot().iter("testsuite")
     counts = [
         {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
@@ -149,7 +162,12 @@ def run_pytest(bin: Path | None, scratch: Path, arguments: list[str], *, first: 
     passed = sum(count["tests"] - count["skipped"] for count in counts) - failed
     if done.returncode and not failed:
         failed = 1
-    return Count("pytest", max(passed, 0), failed, output)
+    return Count(part, max(passed, 0), failed, output)
+
+
+def is_picked(arguments: list[str]) -> bool:
+    """Whether the arguments name files or directories: then there are no parts."""
+    return any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
 
 
 def server_name(bin: Path | None) -> str:
@@ -157,33 +175,30 @@ def server_name(bin: Path | None) -> str:
     return f"PostgreSQL {bin.parent.name if bin else f'{MAJOR} (embedded)'}"
 
 
-def run_server(
-    bin: Path | None, scratch: Path, arguments: list[str], *, first: bool
-) -> list[Count]:
-    """Both kinds of tests on one server, told as they end."""
-    counts = []
-    for step in ("pgTAP", "pytest"):
-        begin = time.monotonic()
-        try:
-            if step == "pgTAP":
-                count = run_pgtap(bin)
-            else:
-                count = run_pytest(bin, scratch, arguments, first=first)
-        except Exception as error:  # the schema does not install, the server does not start
-            count = Count(step, 0, 1, f"{type(error).__name__}: {error}")
-        count.seconds = time.monotonic() - begin
-        told = f"{server_name(bin)}, {count.what}: {count.passed} passed, {count.failed} failed"
-        print(f"--- {told} in {count.seconds:.0f} s\n{count.output}".rstrip(), flush=True)
-        counts.append(count)
-    return counts
+def run_part(
+    bin: Path | None, part: str, scratch: Path, arguments: list[str], *, first: bool
+) -> Count:
+    """One part on one server, told when it ends."""
+    begin = time.monotonic()
+    try:
+        if part == "pgTAP":
+            count = run_pgtap(bin)
+        else:
+            count = run_pytest(bin, part, scratch, arguments, first=first)
+    except Exception as error:  # the schema does not install, the server does not start
+        count = Count(part, 0, 1, f"{type(error).__name__}: {error}")
+    count.seconds = time.monotonic() - begin
+    told = f"{server_name(bin)}, {count.what}: {count.passed} passed, {count.failed} failed"
+    print(f"--- {told} in {count.seconds:.0f} s\n{count.output}".rstrip(), flush=True)
+    return count
 
 
 def repeat(bin: Path | None, scratch: Path, arguments: list[str], count: Count) -> None:
     """What failed, if little, once more by itself when all else is over; told in any case.
 
-    Many tests wait for processes that share a machine's cores with those of the other server's
-    tests, and such a machine stands still now and then. A defect fails both times; what failed
-    only the first time is worth a look.
+    Many tests wait for processes that share a machine's cores with those of other tests, and such
+    a machine stands still now and then. A defect fails both times; what failed only the first time
+    is worth a look.
     """
     if not 0 < count.failed <= REPEATED:
         return
@@ -192,7 +207,9 @@ def repeat(bin: Path | None, scratch: Path, arguments: list[str], count: Count) 
         count.unsteady = max(count.failed - again.failed, 0)
         count.passed, count.failed = again.passed, again.failed
     else:
-        again = run_pytest(bin, scratch, [*arguments, "--last-failed"], first=bin is None)
+        again = run_pytest(
+            bin, count.what, scratch, [*arguments, "--last-failed"], first=bin is None
+        )
         if not again.passed + again.failed:
             return
         count.unsteady, count.failed = again.passed, again.failed
@@ -208,26 +225,26 @@ def main() -> int:
         return 1
     servers: list[Path | None] = [None]
     servers += [path for major, path in sorted(debian_servers().items()) if major != MAJOR]
-    with TemporaryDirectory() as scratch, ThreadPoolExecutor(len(servers)) as pool:
+    parts = ["pgTAP", *(["pytest"] if is_picked(sys.argv[1:]) else PARTS)]
+    at_once = (os.cpu_count() or 1) + 1
+    with TemporaryDirectory() as scratch, ThreadPoolExecutor(at_once) as pool:
         runs = [
-            pool.submit(run_server, bin, Path(scratch), sys.argv[1:], first=bin is None)
+            (bin, pool.submit(run_part, bin, part, Path(scratch), sys.argv[1:], first=bin is None))
+            for part in parts
             for bin in servers
         ]
-        found = [(bin, run.result()) for bin, run in zip(servers, runs, strict=True)]
-        for bin, counts in found:
-            for count in counts:
-                repeat(bin, Path(scratch), sys.argv[1:], count)
+        found = [(bin, run.result()) for bin, run in runs]
+        for bin, count in found:
+            repeat(bin, Path(scratch), sys.argv[1:], count)
     print("\n" + "=" * 72)
-    for bin, counts in found:
-        for count in counts:
-            print(
-                f"{server_name(bin):26} {count.what:9} {count.passed:6} passed"
-                f" {count.failed:4} failed {count.seconds:5.0f} s"
-                + (f"  ({count.unsteady} only when tried again)" if count.unsteady else "")
-            )
+    for bin, count in found:
+        print(
+            f"{server_name(bin):26} {count.what:9} {count.passed:6} passed"
+            f" {count.failed:4} failed {count.seconds:5.0f} s"
+            + (f"  ({count.unsteady} only when tried again)" if count.unsteady else "")
+        )
     passed, failed = (
-        sum(getattr(count, key) for _, counts in found for count in counts)
-        for key in ("passed", "failed")
+        sum(getattr(count, key) for _, count in found) for key in ("passed", "failed")
     )
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
