@@ -281,8 +281,10 @@ def test_what_is_claimed_ahead_goes_to_others_when_no_room_comes(jobs: Jobs, sta
     worker = start("--concurrency", "2", "--kind", "python")
     query = "select state, count(*) from rowcron.run group by state"
     wait_until(
-        lambda: [event for event in worker.events("end") if not event.get("final", True)]
-        and dict(jobs.db.execute(query).fetchall()) == {"running": 2, "ready": 8},
+        lambda: (
+            [event for event in worker.events("end") if not event.get("final", True)]
+            and dict(jobs.db.execute(query).fetchall()) == {"running": 2, "ready": 8}
+        ),
         what="eight runs given back",
     )
     start("--concurrency", "8", "--kind", "python")
