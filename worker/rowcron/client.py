@@ -16,6 +16,8 @@ from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.string import TextLoader
 
+from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
+
 Record = dict[str, Any]
 Values = Sequence[Any] | Mapping[str, Any] | None
 
@@ -30,7 +32,9 @@ class _Instant(TimestamptzLoader):
             return bytes(data).decode()
 
 
-def connect(conninfo: str, *, timeout: int = 10) -> psycopg.Connection[Record]:
+def connect(
+    conninfo: str, *, timeout: int = 10, encoding: str = CLIENT
+) -> psycopg.Connection[Record]:
     """Connect; each statement commits by itself. Intervals come as text: a month is no timedelta.
 
     `timeout` is in seconds. Raises `psycopg.OperationalError`.
@@ -40,8 +44,12 @@ def connect(conninfo: str, *, timeout: int = 10) -> psycopg.Connection[Record]:
         autocommit=True,
         prepare_threshold=None,
         row_factory=dict_row,
+        client_encoding=encoding,
         **_defaults(conninfo, timeout),
     )
+    if must_be_raw(conn):
+        conn.close()
+        return connect(conninfo, timeout=timeout, encoding=AS_THEY_ARE)
     conn.adapters.register_loader("timestamptz", _Instant)
     conn.adapters.register_loader("interval", TextLoader)
     return conn

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
 from rowcron.errors import RowcronError, Unavailable, translate
 from rowcron.settings import BadSettings
 
@@ -44,7 +45,7 @@ def conninfo(url: str, option: str = "database-url") -> str:
     if "," in str(hosts) and "PGTARGETSESSIONATTRS" not in os.environ:
         # else it would be the first that answers, even if that one is a standby
         usual["target_session_attrs"] = str(given.get("target_session_attrs") or "read-write")
-    return make_conninfo(url, **usual, application_name=NAME)
+    return make_conninfo(url, **usual, application_name=NAME, client_encoding=CLIENT)
 
 
 async def connect(info: str, **options: Any) -> AsyncConnection[Any]:
@@ -56,6 +57,9 @@ async def connect(info: str, **options: Any) -> AsyncConnection[Any]:
     except psycopg.Error as error:
         raise _refused(error) from error
     try:
+        if must_be_raw(connection):
+            await connection.close()
+            return await connect(info, **options, client_encoding=AS_THEY_ARE)
         if says_standby(connection) and not _promoted(await _ask(connection)):
             raise Unavailable(STANDBY)
     except BaseException:
@@ -73,6 +77,9 @@ def connect_in_thread(info: str, **options: Any) -> Connection[Any]:
     except psycopg.Error as error:
         raise _refused(error) from error
     try:
+        if must_be_raw(connection):
+            connection.close()
+            return connect_in_thread(info, **options, client_encoding=AS_THEY_ARE)
         if says_standby(connection) and not _promoted(connection.execute(_IN_RECOVERY).fetchone()):
             raise Unavailable(STANDBY)
     except psycopg.Error as error:

@@ -22,6 +22,7 @@ from rowcron.chapters import (
     schema_hash,
     script,
 )
+from rowcron.encoding import CLIENT
 
 __all__ = ["InstallError", "Installed", "chapters", "install", "schema_hash", "script"]
 
@@ -157,7 +158,11 @@ def install(database_url: str, *, force: bool = False, single_role: bool = False
     there is no connection. Nothing is half-installed.
     """
     with psycopg.connect(
-        database_url, autocommit=True, prepare_threshold=None, application_name="rowcron"
+        database_url,
+        autocommit=True,
+        prepare_threshold=None,
+        application_name="rowcron",
+        client_encoding=CLIENT,
     ) as conn:
         server = conn.info.server_version
         if server < OLDEST_SERVER:

@@ -37,7 +37,9 @@ class Wire:
         self.connection = connection
         self._hear = hear
         self._gone = gone
-        self.encoding = connection.info.encoding
+        # SQL_ASCII sends and takes what it is given
+        encoding = connection.info.encoding
+        self.encoding = "utf-8" if encoding == "ascii" else encoding
         self._pgconn = connection.pgconn
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[pq.abc.PGresult] | None = None
@@ -84,7 +86,10 @@ class Wire:
         self._pgconn.finish()
 
     def _texts(self, values: Sequence[str | None]) -> list[bytes | None]:
-        texts = [None if value is None else value.encode(self.encoding) for value in values]
+        try:
+            texts = [None if value is None else value.encode(self.encoding) for value in values]
+        except UnicodeError as error:
+            raise psycopg.DataError(str(error)) from error
         for text in texts:
             if text is not None and b"\0" in text:
                 raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")

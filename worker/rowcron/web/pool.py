@@ -19,6 +19,7 @@ from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.string import TextLoader
 
 from rowcron.connection import conninfo, says_standby
+from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
 from rowcron.errors import Unavailable
 from rowcron.web.problems import Refusal
 
@@ -46,14 +47,17 @@ class _Instant(TimestamptzLoader):
             return bytes(data).decode()
 
 
-async def open_connection(info: str) -> Connection:
+async def open_connection(info: str, encoding: str = CLIENT) -> Connection:
     """Return a new connection. Raises `psycopg.OperationalError`, `Unavailable`."""
     connection = await AsyncConnection.connect(
-        conninfo(info), autocommit=True, prepare_threshold=None
+        conninfo(info), autocommit=True, prepare_threshold=None, client_encoding=encoding
     )
     try:
         if says_standby(connection):
             raise Unavailable("the server is a standby, which takes no writes")
+        if must_be_raw(connection):
+            await connection.close()
+            return await open_connection(info, AS_THEY_ARE)
         connection.adapters.register_loader("timestamptz", _Instant)
         connection.adapters.register_loader("interval", TextLoader)  # a month is no timedelta
         await connection.execute(_SESSION)

@@ -1,0 +1,86 @@
+"""Databases that are not encoded in UTF-8, and clients' settings that say otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from harness import WORKER, Database, TestServer, wait_until
+from rowcron.install import install
+from workers import Jobs, Start, start
+
+__all__ = ["start"]
+
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+
+@pytest.fixture
+def encoded(server: TestServer) -> Callable[[str], Database]:
+    """Makes databases of another encoding, with the schema in them."""
+
+    def make(encoding: str) -> Database:
+        database = Database(f"encoded_{encoding.lower()}", server)
+        with psycopg.connect(server.admin_url, autocommit=True) as admin:
+            admin.execute(f"drop database if exists {database.name} with (force)".encode())
+            admin.execute(
+                f"create database {database.name} template template0 encoding '{encoding}'"
+                " locale_provider libc lc_collate 'C' lc_ctype 'C'".encode()
+            )
+        install(database.url("postgres"))
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            db.execute("grant rowcron_user, rowcron_python to alice")
+            db.execute(f"grant rowcron_worker to {WORKER}".encode())
+        return database
+
+    return make
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_what_an_encoding_cannot_hold_costs_no_worker(
+    encoded: Callable[[str], Database], start: Start, encoding: str
+) -> None:
+    database = encoded(encoding)
+    with (
+        psycopg.connect(database.url("postgres"), autocommit=True, client_encoding="utf8") as db,
+        psycopg.connect(database.url("alice"), autocommit=True, client_encoding="utf8") as alice,
+    ):
+        jobs = Jobs(alice, db)
+        worker = start(url=database.url(WORKER), PGCLIENTENCODING="latin1")
+        entry = jobs.end(jobs.run("python", "speak"))
+        assert entry["outcome"] == "succeeded"
+        if encoding == "SQL_ASCII":  # converts nothing
+            assert entry["result"].startswith(ARROW)
+        else:
+            assert "the report could not be stored" in entry["error"]
+        assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+        assert jobs.end(jobs.run("sql", "select 1"))["outcome"] == "succeeded"
+        assert worker.stop() == 0
+        assert not worker.events("defect")
+
+
+def test_bytes_that_are_no_text_cost_nobody_else_a_run(
+    encoded: Callable[[str], Database], start: Start
+) -> None:
+    database = encoded("SQL_ASCII")
+    with (
+        psycopg.connect(database.url("postgres"), autocommit=True, client_encoding="utf8") as db,
+        psycopg.connect(database.url("alice"), autocommit=True, client_encoding="utf8") as alice,
+        psycopg.connect(database.url("alice"), autocommit=True, client_encoding="sql_ascii") as raw,
+    ):
+        jobs = Jobs(alice, db)
+        stored = raw.pgconn.exec_(
+            b"insert into rowcron.job (name, command)"
+            b" values ('odd', 'do $$ begin raise ''no \xff\xfe text''; end $$')"
+        )
+        assert stored.status == psycopg.pq.ExecStatus.COMMAND_OK, stored.error_message
+        worker = start(url=database.url(WORKER))
+        entry = raw.execute("select rowcron.run_now('odd')").fetchone()
+        assert entry is not None
+        query = "select convert_to(error, 'SQL_ASCII') from rowcron.ledger where run_id = %s"
+        row = wait_until(lambda: db.execute(query, entry).fetchone(), what="its end")
+        assert b"no \xff\xfe text" in row[0]
+        assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+        assert worker.stop() == 0
+        assert not worker.events("defect")
