@@ -179,11 +179,15 @@ begin
     if heartbeat.asleep and known.asleep and known.wake_at is not null
       and (due > known.wake_at or due is null)
     then
-      if due <= at + interval '1 second' then
-        wakes := known.wake_at;  -- it looks again so soon, and announces its sleep anew
+      if due <= at then
+        wakes := known.wake_at;  -- it goes on looking
+      elsif due <= at + interval '1 second' and known.wake_at > at then
+        wakes := known.wake_at;  -- it looks so soon, and then announces its sleep anew
+        due := wakes;
       else
         -- Whoever is writing relied on its waking earlier: as if it fell asleep just now. A poll
-        -- that ends is none of this, so it is not announced.
+        -- that ends is none of this, so it is not announced. An instant that has passed must not
+        -- stand: to whoever inserts it would say that this worker is about to look.
         writing := null;
       end if;
     end if;

@@ -1,5 +1,5 @@
 -- Who is told, and when. A worker asks the tables; a notification only makes it ask sooner. It says
--- "ready" when a few runs are (chapter 062) and carries nothing else. A commit that notifies takes a lock of the whole cluster, so it is done only
+-- "ready" when a few runs are and none waits for its time (chapter 062), and carries nothing else. A commit that notifies takes a lock of the whole cluster, so it is done only
 -- when somebody sleeps past the new instant, once a statement, and never on a run's change of state
 -- (a cancel of a running one excepted).
 --
@@ -62,8 +62,11 @@ begin
     end if;
   end if;
   perform rowcron._notify(case when (
-    select count(*) from (select from fresh as f where f.state = 'ready' limit 11) as f
-  ) between 1 and 10 then 'ready' else '' end);
+    select count(*) between 1 and 10 and bool_and(f.state = 'ready')
+    from (
+      select f.state from fresh as f where f.state = 'ready' or f.waits_for = 'time' limit 11
+    ) as f
+  ) then 'ready' else '' end);
   return null;
 end
 $$;

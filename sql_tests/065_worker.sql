@@ -1,7 +1,7 @@
 -- A worker's own row: registration, heartbeat, sleep.
 
 begin;
-select plan(50);
+select plan(53);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -104,6 +104,18 @@ select is((select w.asleep from rowcron.worker as w), true, 'a heartbeat that sa
 select rowcron.claim(public.tap_id(1), 1, '{q}', '{sql}');
 select is((select w.asleep from rowcron.worker as w), true, 'nor does a claim in vain wake it');
 select is((select h.settled from rowcron.heartbeat(public.tap_id(1), asleep => true) as h), true, 'and its sleep is settled as before');
+savepoint soon;
+set local role tap_ann;
+select rowcron.enqueue('q', due_at => clock_timestamp() + interval '700 ms');
+reset role;
+update rowcron.worker set wake_at = clock_timestamp() + interval '300 ms', unsettled = '{}';
+select results_eq($$select h.settled, extract(epoch from h.wake_after) between 0.1 and 0.3 from rowcron.heartbeat(public.tap_id(1), asleep => true) as h$$,
+  $$values (true, true)$$, 'what is due soon after the announced instant is looked for at that instant');
+update rowcron.worker set wake_at = clock_timestamp() - interval '300 ms', unsettled = '{}';
+select results_eq($$select h.settled, extract(epoch from h.wake_after) > 0.4 from rowcron.heartbeat(public.tap_id(1), asleep => true) as h$$,
+  $$values (false, true)$$, 'unless that has passed: then the sleep is announced anew');
+select ok((select w.wake_at = r.due_at from rowcron.worker as w, rowcron.run as r), 'until then, so that who inserts meanwhile tells of it');
+rollback to soon;
 savepoint awake;
 set local role tap_ann;
 select rowcron.enqueue('q');

@@ -2,7 +2,7 @@
 -- replaced here by one that counts; that it notifies is tested from two connections elsewhere.
 
 begin;
-select plan(35);
+select plan(36);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -48,6 +48,11 @@ select is(public.tap_notifies($$select rowcron.enqueue_many('a', array_fill('{}'
 select is(current_setting('tap.said'), '', 'a hundred are more than a few');
 select public.tap_notifies($$select rowcron.enqueue_many('a', array_fill('{}'::jsonb, '{10}'))$$);
 select is(current_setting('tap.said'), 'ready', 'ten are not');
+reset role;
+select public.tap_notifies($$insert into rowcron.run (job_id, job, owner, queue, kind, state, waits_for, due_at)
+  select j.id, j.name, j.owner, j.queue, j.kind, s.state, s.waits_for, clock_timestamp() + interval '1 s' from rowcron.job as j, (values ('ready', null), ('waiting', 'time')) as s (state, waits_for) where j.name = 'a'$$);
+select is(current_setting('tap.said'), '', 'nor is it said while one of them waits for its time: whoever hears it would sleep past that');
+set local role tap_ann;
 select is(public.tap_notifies($$select rowcron.run_now('a')$$), 1::bigint, 'also of run_now');
 select is(public.tap_notifies($$select rowcron.enqueue('a', due_at => '2039-12-31')$$), 1::bigint, 'also of one that is due before it wakes');
 select is(current_setting('tap.said'), '', 'which is not ready');
