@@ -152,6 +152,10 @@ declare
   n bigint;
   first_row jsonb;
 begin
+  -- Again: a timeout may strike where nothing is cleaned up any more, and the worker's way out, to
+  -- close the connection, ends no session that a pooler keeps.
+  deallocate all;
+  perform pg_advisory_unlock_all();
   -- a serialization failure or a deadlock is tried again at once, by itself
   for try in 1..4 loop
     begin
@@ -165,16 +169,13 @@ begin
       state := null;
       exit;
     exception when query_canceled or assert_failure or others then
-      if context is null then
-        raise;
-      end if;
       get stacked diagnostics
         state = returned_sqlstate, message = message_text, detail = pg_exception_detail,
         hint = pg_exception_hint, place = pg_exception_context;
     end;
-    exit when state not in ('40001', '40P01');
+    exit when context is null or state not in ('40001', '40P01');
   end loop;
-  if state is not null then
+  if state is not null and context is not null then
     n := null;
     first_row := null;
     if not exists (
@@ -229,6 +230,10 @@ begin
     end;
   end if;
 
+  if context is null then  -- it could not begin, or not again
+    raise exception using
+      errcode = state, message = message, detail = coalesce(detail, ''), hint = coalesce(hint, '');
+  end if;
   if state is null and context.edition >= 3 then  -- its executor has recorded it
     outcome := 'succeeded';
     final := true;

@@ -308,6 +308,53 @@ def test_nothing_outlives_the_job(
     tried.stopped("closed and reset by rowcron.execute")
 
 
+KEPT_LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and objid = 4711"
+KEPT = """
+  select array(select name from pg_prepared_statements),
+    (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
+"""
+
+
+def test_a_job_that_is_deleted_between_two_tries_leaves_nothing(
+    alice: psycopg.Connection, hands: Hands, attack: Attack
+) -> None:
+    """The second try does not begin; what the first has prepared must not wait for another's."""
+    tried = attack("prepare a statement, fail to be tried again, and be deleted meanwhile")
+    command = (
+        "do $$ begin prepare q as select 1; perform pg_advisory_lock(4711), pg_sleep(0.5);"
+        " raise sqlstate '40001'; end $$"
+    )
+    add(alice, "job", command)
+    run = hands.claim()[0]
+
+    def delete() -> None:
+        wait_until(lambda: only(alice, KEPT_LOCKS) == 1, what="the first try")
+        alice.execute("delete from rowcron.job")
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    with pytest.raises(psycopg.Error) as refused:
+        hands.execute(run)
+    thread.join()
+    assert refused.value.sqlstate == "RCNOJ"
+    assert hands.session.execute(KEPT).fetchone() == ([], 0)
+    tried.stopped("closed and reset by rowcron.execute, then RCNOJ")
+
+
+def test_what_a_session_holds_is_gone_before_a_job_begins(
+    alice: psycopg.Connection, hands: Hands, attack: Attack
+) -> None:
+    """A timeout may strike while the job before is cleaned up after."""
+    tried = attack("leave a prepared statement to the next job of a session")
+    hands.session.execute("prepare q as select 1")
+    hands.session.execute("select pg_advisory_lock(4711)")
+    add(alice, "job", f"select kept::text from ({KEPT}) as t (kept, locks)")
+    answer = hands.execute(hands.claim()[0])
+    assert answer["result"] == {"kept": "{}"}
+    assert hands.session.execute(KEPT).fetchone() == ([], 0)
+    tried.stopped("reset at the beginning, too")
+
+
 def settings(connection: psycopg.Connection) -> list[Any]:
     return connection.execute(
         "select name, setting from pg_settings where name <> 'statement_timeout' order by name"

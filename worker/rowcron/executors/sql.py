@@ -145,42 +145,52 @@ class Executor:
     async def _execute(self, lane: Lane, run: Run) -> Outcome:
         if run.connection_name is not None:
             return await nonatomic.execute(self.host, lane, run)
-        wire = await self._connected(lane, run)
-        if isinstance(wire, Outcome):
-            return wire
-        part, connection = lane.part, wire.connection
-        self.watch.begin(connection)
+        trouble = ""
         try:
             while run.stopping is None:
+                wire = await self._connected(lane, run)
+                if isinstance(wire, Outcome):
+                    return wire
                 try:
-                    recorded, text = await database.execute(wire, run, watch=lane.watch)
-                    break
+                    recorded, text = await self._recorded(lane, wire, run)
                 except RowcronError as error:
-                    if not self._in_trouble(connection, run, error):
-                        return self._broken(lane, run, error)
+                    in_trouble = self._in_trouble(wire.connection, run, error)
+                    outcome = None if in_trouble else self._broken(lane, run, error)
+                    # with whatever the job has left in the session, where nothing was cleaned up
+                    wire.close()
+                    if outcome is not None:
+                        return outcome
                     # no room for its record, say: all is rolled back, and not for the job's fault
-                    await asyncio.sleep(self.host.outage.failed(part, error))
-            else:
-                return stopped(run)
+                    trouble = error.message
+                    await asyncio.sleep(self.host.outage.failed(lane.part, error))
+                else:
+                    reason = None if recorded.outcome == "succeeded" else run.stopping
+                    return Outcome(recorded.outcome, reason, text, recorded=recorded)
+            return _not_executed(run, trouble)
         finally:
-            self.watch.end(connection)
-            self.host.outage.back(part)
-        reason = None if recorded.outcome == "succeeded" else run.stopping
-        return Outcome(recorded.outcome, reason, text, recorded=recorded)
+            self.host.outage.back(lane.part)
+
+    async def _recorded(self, lane: Lane, wire: Wire, run: Run) -> tuple[Recorded, str | None]:
+        self.watch.begin(wire.connection)
+        try:
+            return await database.execute(wire, run, watch=lane.watch)
+        finally:
+            self.watch.end(wire.connection)
 
     async def _connected(self, lane: Lane, run: Run) -> Wire | Outcome:
         """Return the lane's connection, or what becomes of a run for which there is none."""
         if lane.wire is not None and not lane.wire.connection.closed and run.stopping is None:
             return lane.wire
+        trouble = "none was made in time"
         for attempt in range(TRIES):
             if run.stopping is not None:
-                return stopped(run)
+                break
             try:
                 return await lane.open()
             except RowcronError as error:
                 trouble = error.message
             await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
-        return Outcome("released", "connection", f"no connection to execute it: {trouble}")
+        return _not_executed(run, f"no connection to execute it: {trouble}")
 
     @staticmethod
     def _in_trouble(
@@ -223,3 +233,13 @@ class Executor:
                 self._done(run, stopped(run))
             return
         lane.stop(run, grace)
+
+
+def _not_executed(run: Run, trouble: str) -> Outcome:
+    """Return the outcome of a run of which nothing is left and whose job is not to blame.
+
+    Be it that its time has passed meanwhile.
+    """
+    if run.stopping == "cancelled":
+        return stopped(run)
+    return Outcome("released", "connection", trouble)
