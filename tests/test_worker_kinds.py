@@ -330,6 +330,15 @@ def test_a_handed_connection_commits_effect_and_record_together(
     assert jobs.db.execute(query).fetchall() == [(1, True)]
 
 
+@pytest.mark.parametrize("kind", ["", "_async"], ids=["plain", "async"])
+def test_a_handed_connection_is_clean_again(jobs: Jobs, start: Start, kind: str) -> None:
+    start("--handler-connections", "1")
+    spoilt = jobs.end(jobs.run("python", f"spoil{kind}"))
+    assert spoilt["outcome"] == "succeeded", spoilt["error"]
+    found = jobs.end(jobs.run("python", f"look_round{kind}"))
+    assert found["result"] == "('0', True, 0)", found["error"]
+
+
 def test_a_handler_cannot_commit_early_and_a_cut_is_a_loss(jobs: Jobs, start: Start) -> None:
     start()
     early = jobs.run("python", "insert", {"n": 1, "then": "commit"})

@@ -6,7 +6,9 @@ import asyncio
 import json
 import struct
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -222,6 +224,57 @@ def test_interrupted_threads_answer_once_and_go_on() -> None:
         threads.close()
         assert all(len(found) == 1 for found in answers.values())
         assert {answers[n][0] for n in range(0, count, 2)} == {"succeeded"}
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_is_not_taken_for_the_one_before_that_was_given_up() -> None:
+    async def scenario() -> None:
+        gates = [threading.Event(), threading.Event()]
+        began: list[Run] = []
+        where: list[threading.Thread] = []
+        outcomes: list[Outcome] = []
+        over = asyncio.Event()
+
+        def done(_: Run, outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            over.set()
+
+        def call(run: Run) -> Outcome:
+            where.append(threading.current_thread())
+            began.append(run)
+            while not gates[run.attempt - 1].is_set():
+                try:
+                    gates[run.attempt - 1].wait(0.01)
+                except BaseException:
+                    if run.attempt == 2:
+                        return Outcome("released")
+            return Outcome("succeeded")
+
+        async def until(condition: Callable[[], bool]) -> None:
+            while not condition():  # noqa: ASYNC110 - threads set no event
+                await asyncio.sleep(0.001)
+
+        threads = Threads(4, call, done)
+        rest = (None, None, None, bytes(16))
+        first, second = (
+            Run((7, b"", 1, "j", "o", "q", "python", "c", b"\1{}", attempt, *rest))
+            for attempt in (1, 2)
+        )
+        threads.start(first)
+        await until(lambda: began == [first])
+        first.stopping = "timeout"
+        assert threads.stop(first)
+        assert threads.abandon(first)
+        threads.start(second)
+        await until(lambda: began == [first, second])
+        gates[0].set()  # it ends at last
+        await until(lambda: not where[0].is_alive())
+        second.stopping = "released"
+        assert threads.stop(second), "it has begun"
+        await asyncio.wait_for(over.wait(), 20)
+        assert [outcome.outcome for outcome in outcomes] == ["released"]
+        threads.close()
 
     asyncio.run(scenario())
 

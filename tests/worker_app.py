@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg.rows
 
 from rowcron import Abandon, RetryAfter, Run, handler
 
@@ -141,3 +142,45 @@ async def insert_async(
         raise ValueError("rolled back")
     if then == "sleep":
         await connection.execute("select pg_sleep(30)")
+
+
+@handler
+def spoil(connection: psycopg.Connection[Any]) -> None:
+    """Leave as much behind as a session can hold."""
+    connection.row_factory = psycopg.rows.dict_row
+    connection.execute("set statement_timeout = 600000")
+    connection.execute("set role none; create temporary table left_behind ()")
+    connection.execute("select pg_advisory_lock(4711)")
+
+
+@handler
+async def spoil_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    """The same in the loop."""
+    connection.row_factory = psycopg.rows.dict_row
+    await connection.execute("set statement_timeout = 600000")
+    await connection.execute("set role none; create temporary table left_behind ()")
+    await connection.execute("select pg_advisory_lock(4711)")
+
+
+LOOK_ROUND = """
+  select current_setting('statement_timeout'), to_regclass('left_behind') is null,
+    (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
+"""
+
+
+@handler
+def look_round(connection: psycopg.Connection[Any]) -> str:
+    """Tell what the handler before has left."""
+    return str(connection.execute(LOOK_ROUND).fetchone())
+
+
+@handler
+async def look_round_async(connection: psycopg.AsyncConnection[Any]) -> str:
+    """The same in the loop."""
+    return str(await (await connection.execute(LOOK_ROUND)).fetchone())
+
+
+@handler
+def speak() -> str:
+    """Return what few encodings can hold."""
+    return "\N{RIGHTWARDS ARROW} \N{SNOWMAN}"

@@ -15,12 +15,15 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, Connection, pq
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, pq
+from psycopg.rows import tuple_row
 
 from rowcron.connection import connect, connect_in_thread
 from rowcron.database import finish_values
 from rowcron.errors import ClaimLost, RowcronError, Unavailable, translate
 from rowcron.models import Outcome, Recorded, Run
+
+CLEAN = "discard all"  # roles, settings, locks, temporary tables, LISTEN, prepared statements
 
 Describe = Callable[[Any], Outcome]
 Failure = Callable[[BaseException], Outcome]
@@ -46,7 +49,7 @@ class Pools:
             try:
                 yield connection
             finally:
-                if is_idle(connection):
+                if is_idle(connection) and _cleaned(connection):
                     self._idle.append(connection)
                 else:
                     connection.close()
@@ -62,7 +65,7 @@ class Pools:
             try:
                 yield connection
             finally:
-                if is_idle(connection):
+                if is_idle(connection) and await _cleaned_async(connection):
                     self._idle_async.append(connection)
                 else:
                     await connection.close()
@@ -73,6 +76,31 @@ class Pools:
             connection.close()
         for waiting in self._idle_async:
             await waiting.close()
+
+
+def _cleaned(connection: Connection[Any]) -> bool:
+    """Let the next handler find nothing of what this one has set; return whether that worked."""
+    connection.row_factory, connection.cursor_factory = tuple_row, Cursor
+    connection.prepare_threshold = None
+    try:
+        connection.autocommit = True
+        connection.execute(CLEAN)
+        connection.autocommit = False
+    except psycopg.Error:
+        return False
+    return True
+
+
+async def _cleaned_async(connection: AsyncConnection[Any]) -> bool:
+    connection.row_factory, connection.cursor_factory = tuple_row, AsyncCursor
+    connection.prepare_threshold = None
+    try:
+        await connection.set_autocommit(True)
+        await connection.execute(CLEAN)
+        await connection.set_autocommit(False)
+    except psycopg.Error:
+        return False
+    return True
 
 
 def is_idle(connection: psycopg.BaseConnection[Any]) -> bool:
@@ -139,8 +167,8 @@ def call(
                 with connection.transaction():
                     outcome = told(work(connection))
                     query, values = finish_values(run, outcome)
-                    row = connection.execute(query, values).fetchone()
-                    return attempt.recorded(outcome, row)
+                    cursor = Cursor(connection, row_factory=tuple_row)
+                    return attempt.recorded(outcome, cursor.execute(query, values).fetchone())
             except Exception as error:
                 return attempt.ended(error, connection)
             finally:
@@ -160,7 +188,8 @@ async def await_call(
                 async with connection.transaction():
                     outcome = told(await work(connection))
                     query, values = finish_values(run, outcome)
-                    cursor = await connection.execute(query, values)
+                    cursor = AsyncCursor(connection, row_factory=tuple_row)
+                    await cursor.execute(query, values)
                     return attempt.recorded(outcome, await cursor.fetchone())
             except Exception as error:
                 return attempt.ended(error, connection)

@@ -42,12 +42,12 @@ class Threads:
         self.call = call
         self.done = done
         self.loop = asyncio.get_running_loop()
-        self._busy: dict[int, int] = {}  # run -> thread
+        self._busy: dict[Run, int] = {}  # thread; of one run there may be several attempts
         self._abandoned: set[int] = set()
         self._runs: SimpleQueue[Run | None] = SimpleQueue()
         self._answers: deque[tuple[Run, Outcome]] = deque()
         self._told = False
-        self._unanswered: set[int] = set()  # runs that were started
+        self._unanswered: set[Run] = set()
         self._threads = 0
         self._growing = False
         self._begun = 0  # calls that threads have taken; may be short by some
@@ -55,7 +55,7 @@ class Threads:
 
     def start(self, run: Run) -> None:
         """Have a thread execute the run."""
-        self._unanswered.add(run.run_id)
+        self._unanswered.add(run)
         self._runs.put(run)
         if self._threads < min(len(self._unanswered), self.bound):
             if self._threads < FIRST:
@@ -84,14 +84,14 @@ class Threads:
             with self._lock:
                 if run.stopping:
                     continue  # stopped before it began; `stop` has answered
-                self._busy[run.run_id] = me
+                self._busy[run] = me
             outcome = None
             while True:  # once, unless `Stop` strikes, which it may at any line
                 try:
                     if outcome is None:
                         outcome = self.call(run)
                     with self._lock:
-                        self._busy.pop(run.run_id, None)
+                        self._busy.pop(run, None)
                         if run.stopping is not None:
                             raise_in(me, None)  # from here on it cannot strike
                         abandoned = me in self._abandoned
@@ -110,7 +110,7 @@ class Threads:
         self._told = False
         while self._answers:
             run, outcome = self._answers.popleft()
-            self._unanswered.discard(run.run_id)
+            self._unanswered.discard(run)
             self.done(run, outcome)
 
     def stop(self, run: Run) -> bool:
@@ -119,14 +119,14 @@ class Threads:
         Returns False when it has not begun; then it will not, and no answer comes.
         """
         self._collect()
-        if run.run_id not in self._unanswered:
+        if run not in self._unanswered:
             return True
         with self._lock:
-            thread = self._busy.get(run.run_id)
+            thread = self._busy.get(run)
             if thread is not None:
                 raise_in(thread, Stop)
                 return True
-        self._unanswered.discard(run.run_id)
+        self._unanswered.discard(run)
         return False
 
     def abandon(self, run: Run) -> bool:
@@ -135,12 +135,12 @@ class Threads:
         Another takes its place, no answer comes.
         """
         with self._lock:
-            thread = self._busy.get(run.run_id)
+            thread = self._busy.get(run)
             if thread is None:
                 return False
             self._abandoned.add(thread)
         self._threads -= 1
-        self._unanswered.discard(run.run_id)
+        self._unanswered.discard(run)
         if self._runs.qsize():
             self._add(1)
         return True
