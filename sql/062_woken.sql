@@ -113,7 +113,7 @@ begin
       select
         c.id, case when c.kind = 'sql' then md5(secret || '/' || c.id)::uuid else secret end,
         c.job_id, j.name, j.owner::text, j.queue, j.kind,
-        case when c.kind <> 'sql' then j.command end,
+        case when c.kind <> 'sql' or j.connection is not null then j.command end,
         coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, at, j.timeout,
         j.connection,
         md5((

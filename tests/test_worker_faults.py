@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -254,3 +255,100 @@ def test_a_prepared_statement_survives_an_upgrade(database: Database) -> None:
                 await link.close()
 
     asyncio.run(scenario())
+
+
+def test_a_right_that_is_missing_for_a_while_costs_no_run(jobs: Jobs, start: Start) -> None:
+    """Neither its end, which is reported later, nor the worker."""
+    worker = start("--kind", "python")
+    run = jobs.run("python", "sleep", {"seconds": 1.0})
+    jobs.wait_running(run)
+    for right in ("revoke all on %s from rowcron_worker", "grant execute on %s to rowcron_worker"):
+        functions = """
+          select format(%s, string_agg(p.oid::regprocedure::text, ', ')) from pg_proc as p
+          where p.pronamespace = 'rowcron'::regnamespace and p.proname = 'finish'
+        """
+        change = right.replace("on %s", "on function %s")
+        jobs.db.execute(jobs.db.execute(functions, (change,)).fetchone()[0].encode())
+        if right.startswith("revoke"):
+            worker.wait_for("unavailable", code="42501")
+            time.sleep(1)
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert len(jobs.entries(run)) == 1
+    assert worker.events("refused") == []
+    assert worker.stop() == 0
+
+
+def test_an_error_that_nobody_foresaw_is_waited_out(jobs: Jobs, start: Start) -> None:
+    worker = start("--kind", "python", "--poll", "0.2")
+    run = jobs.run("python", "sleep", {"seconds": 1.5})
+    jobs.wait_running(run)
+    jobs.db.execute("""
+      create function public.trouble() returns trigger language plpgsql as
+      $$ begin raise exception using errcode = 'XX000', message = 'trouble'; end $$;
+      create trigger trouble before update on rowcron.worker
+      for each row execute function public.trouble()
+    """)
+    worker.wait_for("unavailable", code="XX000")
+    time.sleep(0.5)
+    assert worker.process.poll() is None
+    jobs.db.execute("drop trigger trouble on rowcron.worker")
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert len(jobs.entries(run)) == 1
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_worker_whose_statement_waits_for_a_lock_stops_all_the_same(
+    jobs: Jobs, start: Start, signals: int
+) -> None:
+    worker = start("--kind", "python", "--poll", "0.2", "--grace", "2")
+    waits = "select 1 from pg_locks where not granted"
+    with jobs.db.transaction():
+        jobs.db.execute("lock table rowcron.worker")
+        wait_until(lambda: jobs.db.execute(waits).fetchone(), what="a statement that waits")
+        for _ in range(signals):
+            worker.send(signal.SIGTERM)
+            time.sleep(0.2)
+        assert worker.process.wait(12) in (0, 1)
+    start("--kind", "python", "--poll", "0.2")
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+
+
+def test_an_old_registration_that_is_lost_costs_the_new_one_nothing(
+    jobs: Jobs, start: Start
+) -> None:
+    worker = start("--kind", "python", "--lease", "60", "--poll", "0.2")
+    old = jobs.run("python", "sleep_async", {"seconds": 60})
+    jobs.wait_running(old)
+    first = worker.wait_for("registered")["worker"]
+    jobs.db.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'w_worker'"
+    )
+    wait_until(lambda: len(worker.events("registered")) == 2, what="another registration")
+    new = jobs.run("python", "sleep_async", {"seconds": 3})
+    jobs.wait_running(new)
+    jobs.db.execute("update rowcron.worker set lost_at = now() where id = %s", (first,))
+    assert worker.wait_for("lost")["worker"] == first
+    entry = jobs.end(new)
+    assert (entry["outcome"], len(jobs.entries(new))) == ("succeeded", 1)
+    assert {event["worker"] for event in worker.events("lost")} == {first}
+
+
+def test_a_job_that_never_began_for_want_of_a_connection_has_not_timed_out(
+    jobs: Jobs, start: Start, database: Database
+) -> None:
+    jobs.db.execute("create role w_sql login connection limit 0 in role rowcron_worker")
+    try:
+        start("--kind", "sql", "--poll", "0.5", "--sql-database-url", database.url("w_sql"))
+        run = jobs.run("sql", "select 1", timeout="500 ms")
+        jobs.wait_running(run)
+        wait_until(lambda: not jobs.running(run) or jobs.entries(run), what="the timeout")
+        assert not [entry for entry in jobs.entries(run) if entry["final"]]
+        jobs.db.execute("alter role w_sql connection limit -1")
+        assert jobs.end(run)["outcome"] == "succeeded"
+        assert {entry["outcome"] for entry in jobs.entries(run)} <= {"succeeded", "released"}
+    finally:
+        jobs.db.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+                        " where usename = 'w_sql'")  # fmt: skip
+        jobs.db.execute("drop owned by w_sql; drop role w_sql")

@@ -169,9 +169,13 @@ BY_SQLSTATE: dict[str, type[RowcronError]] = {
     "57P02": Unavailable,  # crash_shutdown
     "57P03": Unavailable,  # cannot_connect_now
     "57P05": Unavailable,  # idle_session_timeout
+    "25P03": Unavailable,  # idle_in_transaction_session_timeout
+    "25P04": Unavailable,  # transaction_timeout
 }
 # Whole classes: connection exceptions, insufficient resources, system errors.
 UNAVAILABLE_CLASSES = frozenset({"08", "53", "58"})
+# What says that a value cannot be stored as it is: data exceptions, program limits.
+DATA_CLASSES = frozenset({"22", "54"})
 
 
 def translate(error: BaseException) -> RowcronError:
@@ -193,6 +197,13 @@ def translate(error: BaseException) -> RowcronError:
     if kind is None and code[:2] in UNAVAILABLE_CLASSES:
         kind = Unavailable
     return (kind or Refused)(message, detail=detail, hint=hint, code=code)
+
+
+def is_about_data(error: RowcronError) -> bool:
+    """Return whether the values are to blame; without a code they could not even be sent."""
+    if isinstance(error, Unavailable | NotInstalled):
+        return False
+    return error.code is None or error.code[:2] in DATA_CLASSES
 
 
 def first_line(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -19,6 +21,7 @@ from rowcron.wire import Wire
 # A prepared statement whose function has got other columns, or that somebody has discarded: it was
 # not carried out, and a new session prepares it anew.
 FORGOTTEN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
+CANCEL = 1.0  # seconds for a cancel to be taken
 CUT = "the connection was cut while it lay idle"
 
 
@@ -102,6 +105,12 @@ class Link:
                 await wire.ask(end(rows).encode())
             answered = True
             return rows
+        except asyncio.CancelledError:
+            # what waits for a lock must not be carried out when nobody waits for its answer
+            with suppress(psycopg.Error):
+                await wire.connection.cancel_safe(timeout=CANCEL)
+            self._drop()
+            raise
         finally:
             self._watch.end(wire.connection)
             if not answered and wire.connection.info.transaction_status != TransactionStatus.IDLE:

@@ -27,6 +27,7 @@ from rowcron.wake import Event
 
 GIVE_UP = 10.0  # seconds for killed runs to end and reports to be taken, when stopping at once
 FAREWELL = 2.0  # seconds for a last word
+LAST_TURN = 2.0  # seconds for the statement under way when it is told to stop
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OWN_FAULT = 70  # exit code, sysexits' EX_SOFTWARE
 
@@ -50,6 +51,7 @@ class Worker:
         self.turns = Turns(settings, log, self.info, about)
         self.running = self.turns.running
         self.exit_code = 0
+        self._interruptible: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> int:
@@ -76,11 +78,11 @@ class Worker:
         )
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._until_registered()
-            if not turns.stopping:
+            await self._hearing_signals(self._until_registered())
+            if turns.standing.claiming.registered:
                 tasks += [self._task(listener.run()), self._task(self.running.reporter.run())]
                 pulse.start()
-                await turns.work()
+                await self._hearing_signals(turns.work())
                 await self._stop()
         finally:
             pulse.stop()
@@ -106,6 +108,21 @@ class Worker:
         task.add_done_callback(self._ended)
         return task
 
+    async def _hearing_signals(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Let it run. Told to stop, it may end by itself, but it may also wait for a lock."""
+        self._interruptible = task = self._loop.create_task(coroutine)
+        try:
+            await asyncio.wait((task,))
+        finally:
+            self._interruptible = None
+            task.cancel()
+        if not task.cancelled():
+            task.result()
+
+    def _interrupt(self) -> None:
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.event("defect", f"worker's own fault: {error!r}", "error")
@@ -118,6 +135,10 @@ class Worker:
         text = "stopping at once" if now else f"stopping, {len(self.running.active)} runs to finish"
         self.log.event("drain", text, signal=signal.Signals(number).name)
         self.turns.alarm.set(Event.STOP)
+        if now:
+            self._interrupt()
+        else:
+            self._loop.call_later(LAST_TURN, self._interrupt)
 
     async def _until_registered(self) -> None:
         turns = self.turns
@@ -151,6 +172,7 @@ class Worker:
     async def _stop(self) -> None:
         """Let runs finish, give back what is left, say goodbye."""
         running, turns = self.running, self.turns
+        running.give_back()
         if turns.stopping == "drain" and running.active:
             await self._settled_within(self.settings.grace)
         if running.active:

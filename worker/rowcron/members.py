@@ -70,8 +70,12 @@ class Members:
         """Return the registration with that id, if it is not lost yet."""
         return next((m for m in self._members if m.id == worker and not m.lost), None)
 
-    async def retire(self) -> None:
-        """End those that hold nothing any more, and let go of what others hold unknowingly."""
+    async def retire(self) -> list[Member]:
+        """End those that hold nothing any more, and let go of what others hold unknowingly.
+
+        Returns those of which the database says that they are lost.
+        """
+        lost = []
         for member in self._members[:-1]:
             if not member.held or member.lost:
                 if not member.lost:
@@ -79,7 +83,11 @@ class Members:
                 self._members.remove(member)
             elif (now := self._loop.time()) >= member.asked + ASK_AGAIN:
                 member.asked = now
-                await heartbeat.tell_held(self.control, member.id, member.held)
+                try:
+                    await heartbeat.tell_held(self.control, member.id, member.held)
+                except WorkerLost:
+                    lost.append(member)
+        return lost
 
     async def farewell(self, member: Member) -> None:
         """Give back what is still held under a registration, and end it."""

@@ -20,7 +20,7 @@ import psycopg
 
 from rowcron import heartbeat
 from rowcron.connection import connect_in_thread, cut
-from rowcron.errors import RowcronError, WorkerLost
+from rowcron.errors import WorkerLost
 from rowcron.models import Beat
 
 FIRST, LONGEST = 0.05, 1.0  # seconds: the pause after a first failure; between beats
@@ -75,8 +75,9 @@ class Pulse(threading.Thread):
                     self._known.add(worker)
                 tries = 0
                 self._wait(self._connection, self.interval)
-            # RuntimeError: the loop has been closed; the others: the connection, between two beats
-            except (RowcronError, RuntimeError, psycopg.Error, OSError):
+            # the database, the connection between two beats, a loop that has been closed: whatever
+            # it is, this thread is the last to fall silent
+            except Exception:
                 if self._connection is not None and self._connection.closed:
                     self._connection = None
                 with contextlib.suppress(RuntimeError):

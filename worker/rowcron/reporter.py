@@ -12,7 +12,14 @@ from collections import deque
 from typing import Protocol
 
 from rowcron import database
-from rowcron.errors import RowcronError, Unavailable
+from rowcron.errors import (
+    NotInstalled,
+    NotPermitted,
+    RowcronError,
+    Unavailable,
+    WrongVersion,
+    is_about_data,
+)
 from rowcron.link import Link
 from rowcron.models import Outcome, Recorded, Run
 from rowcron.wake import Outage
@@ -25,6 +32,9 @@ ENDED = {
     outcome: Recorded("failed" if outcome == "fatal" else outcome, True, None)
     for outcome in ("succeeded", "fatal", "cancelled")
 }
+
+# Away, or restored, upgraded or granted just now: it was there before.
+WAITED_OUT = (Unavailable, NotInstalled, NotPermitted, WrongVersion)
 
 Report = tuple[Run, Outcome]
 
@@ -109,12 +119,12 @@ class Reporter:
             try:
                 verdicts = await database.finish_many(self.link, batch[0][0].member.id, batch)
                 break
-            except Unavailable as error:
-                again = True
-                await asyncio.sleep(self.outage.failed("reports", error))
             except RowcronError as error:
-                await self._send_one_by_one(batch, error)
-                return
+                if not isinstance(error, WAITED_OUT):
+                    await self._send_otherwise(batch, error)
+                    return
+                again = again or isinstance(error, Unavailable)
+                await asyncio.sleep(self.outage.failed("reports", error))
         self.outage.back("reports")
         for run, outcome in batch:
             verdict = verdicts.get(run.run_id)
@@ -124,18 +134,23 @@ class Reporter:
             else:
                 self.told.refused(run, outcome, again=again)
 
-    async def _send_one_by_one(self, batch: list[Report], error: RowcronError) -> None:
-        """One report that the database cannot take must not keep the others from being taken."""
+    async def _send_otherwise(self, batch: list[Report], error: RowcronError) -> None:
+        """One report that the database cannot take must not keep the others from being taken.
+
+        Without what cannot be stored, if that is the reason; else later, again and again: the run
+        is held until its end is recorded.
+        """
         if len(batch) > 1:
             for report in batch:
                 await self._send([report])
             return
         run, outcome = batch[0]
-        if outcome.reason == "report":  # plain already
-            self.told.refused(run, outcome, again=False)
+        if is_about_data(error) and outcome.reason != "report":  # plain already
+            text = f"{outcome.outcome}, but the report could not be stored: {error.message}"
+            plain = Outcome(
+                outcome.outcome, "report", text.encode("ascii", "backslashreplace").decode()
+            )
+            await self._send([(run, plain)])
             return
-        text = f"{outcome.outcome}, but the report could not be stored: {error.message}"
-        plain = Outcome(
-            outcome.outcome, "report", text.encode("ascii", "backslashreplace").decode()
-        )
-        await self._send([(run, plain)])
+        self.pending.append((run, outcome))
+        await asyncio.sleep(self.outage.failed("reports", error))

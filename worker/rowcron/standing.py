@@ -6,9 +6,12 @@ It registers, gives signs of life, hears of cancels and changes, and of having b
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 from rowcron import heartbeat, narrate
+from rowcron.errors import WorkerLost
 from rowcron.heartbeat import Registration
 from rowcron.link import Link
 from rowcron.log import Log
@@ -37,10 +40,25 @@ class Standing:
         """The registration under which this worker claims."""
         return self.members.claiming
 
+    @contextmanager
+    def asking(self) -> Iterator[Member]:
+        """Ask something for the registration that claims, and learn if it is lost."""
+        member = self.claiming
+        try:
+            yield member
+        except WorkerLost:
+            self.lost(member)
+            raise
+
+    async def retire(self) -> None:
+        """End the older registrations as far as they hold nothing any more."""
+        for member in await self.members.retire():
+            self.lost(member)
+
     async def register(self) -> None:
         """Make this worker known. Raises `Unavailable`, `NotInstalled`, `WrongVersion`, ..."""
-        member = self.claiming
-        beat = await heartbeat.register(self.control, member.id, self.about, self._change)
+        with self.asking() as member:
+            beat = await heartbeat.register(self.control, member.id, self.about, self._change)
         self.running.outage.back("control")
         member.registered = True
         self._heard(beat)
@@ -50,7 +68,8 @@ class Standing:
     async def beat(self, *, asleep: bool | None) -> Beat:
         """Give a sign of life and hear what there is. Raises `WorkerLost`, `Unavailable`, ..."""
         self.asked_at = self._loop.time()
-        beat = await heartbeat.beat(self.control, self.claiming.id, asleep, self._change)
+        with self.asking() as member:
+            beat = await heartbeat.beat(self.control, member.id, asleep, self._change)
         self._heard(beat)
         return beat
 
@@ -66,6 +85,8 @@ class Standing:
 
     def lost(self, member: Member) -> None:
         """Declared lost: what runs under it is somebody else's now."""
+        if member.lost:
+            return
         self.members.lose(member)
         text = f"worker {member.id} was declared lost (RCWRK); stopping {len(member.held)} runs"
         self.log.event("lost", text, "warning", worker=str(member.id), code="RCWRK")

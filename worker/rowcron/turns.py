@@ -12,7 +12,7 @@ import asyncio
 import random
 
 from rowcron import database
-from rowcron.errors import NotInstalled, NotPermitted, Unavailable, WorkerLost, WrongVersion
+from rowcron.errors import NotInstalled, NotPermitted, RowcronError, WorkerLost, WrongVersion
 from rowcron.heartbeat import Registration
 from rowcron.link import Link
 from rowcron.literals import text_array
@@ -61,19 +61,17 @@ class Turns:
             try:
                 if not self.standing.claiming.registered:
                     await self.standing.register()
-                await self.standing.members.retire()
+                await self.standing.retire()
                 await self._turn()
                 self.outage.back("control")
             except WorkerLost:
-                self.standing.lost(self.standing.claiming)
-            except Unavailable as error:
-                self.standing.members.begin_anew()
-                await self.alarm.wait(Event.STOP, self.outage.failed("control", error))
+                continue  # as another
             except (NotInstalled, NotPermitted, WrongVersion) as error:
                 # it was there at the start: restored, upgraded or granted just now
-                pause = self.outage.failed("control", Unavailable(error.message, hint=error.hint))
-                await self.alarm.wait(Event.STOP, pause)
-        self.running.give_back()
+                await self.alarm.wait(Event.STOP, self.outage.failed("control", error))
+            except RowcronError as error:  # unavailable, or what nobody foresaw
+                self.standing.members.begin_anew()
+                await self.alarm.wait(Event.STOP, self.outage.failed("control", error))
 
     async def _turn(self) -> None:
         self._told |= bool(self.alarm.events & Event.NOTIFIED)
@@ -137,10 +135,10 @@ class Turns:
         return self.running.reporter.backlog > 2 * self.settings.concurrency + MOST_REPORTS
 
     async def _claim(self, capacity: int, kinds: str | None = None, *, ahead: bool = False) -> int:
-        member = self.standing.claiming
-        runs = await database.claim(
-            self.control, member.id, capacity, self.about, kinds, ahead=ahead
-        )
+        with self.standing.asking() as member:
+            runs = await database.claim(
+                self.control, member.id, capacity, self.about, kinds, ahead=ahead
+            )
         if runs:
             self._in_vain = 0
         # where more is to be had, the next claim is sent before these are started
@@ -161,7 +159,7 @@ class Turns:
             if await self.alarm.wait(enough | Event.NOTIFIED, pause) & enough:
                 return
             self.alarm.clear(Event.NOTIFIED)
-            await self.standing.members.retire()
+            await self.standing.retire()
             beat = await self._ask(asleep=False)
             pause = self.longest_sleep()
             if beat.wake_after is not None:
@@ -178,7 +176,7 @@ class Turns:
         """
         light, longest = LIGHT
         while not self.stopping:
-            await self.standing.members.retire()
+            await self.standing.retire()
             beat = await self._ask(asleep=True)
             pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
             if beat.wake_after is None or beat.wake_after > 0:
@@ -202,8 +200,8 @@ class Turns:
             until = self._loop.time() + pause
             while True:
                 events = await self._wait(until, full)
-                if events & Event.READY and not self.stopping:
-                    if (stands := await self._claim_ready()) == 0:
+                if events & Event.READY and not self.stopping and self._loop.time() < until:
+                    if (stands := await self._claim_ready(full)) == 0:
                         return
                     look = self._loop.time() + stands * random.uniform(0.5, 1.0)
                     if look < until:
@@ -223,17 +221,20 @@ class Turns:
                 return  # a run has ended, for which others may have waited
             self.alarm.clear(Event.FINISHED | Event.AGAIN)
 
-    async def _claim_ready(self) -> float:
+    async def _claim_ready(self, full: list[str]) -> float:
         """Take what we were told of; return how long we may sleep on as announced: seconds."""
         self.alarm.clear(Event.READY)
         free, rooms = self._free(), self.running.rooms()
         taking = {kind: room for kind, room in rooms.items() if room > 0}
         few = min([free, *taking.values()])
-        if few <= 0 or not taking:
-            return 0.0
+        now_full = rooms.keys() - taking.keys()
+        if few <= 0 or not taking or not now_full <= set(full):
+            return 0.0  # nobody here waits for room of a kind that has become full since
         kinds = None if len(taking) == len(rooms) else text_array(taking)
-        member = self.standing.claiming
-        runs, stands = await database.claim_ready(self.control, member.id, few, self.about, kinds)
+        with self.standing.asking() as member:
+            runs, stands = await database.claim_ready(
+                self.control, member.id, few, self.about, kinds
+            )
         self.running.begin(runs, member, at_once=True)
         if runs:
             self._in_vain = 0
