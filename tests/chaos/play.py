@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psycopg
 
@@ -84,8 +85,15 @@ class Play:
             case "woken":
                 names = self.store_jobs()
                 self.victim = scene.work(through=True)
-                asleep = "select bool_or(asleep and unsettled = '{}') from rowcron.worker"
-                wait_until(lambda: scene.only(asleep))
+                # it knows that notifications arrive, and has looked and slept since
+                heard = "select bool_or(query like 'unlisten rowcron%%') from pg_stat_activity"
+                heard += " where datname = current_database()"
+                wait_until(lambda: scene.only(heard))
+                now = scene.only("select clock_timestamp()")
+                asleep = "select bool_or(asleep and unsettled = '{}' and seen_at > %s)"
+                asleep += " from rowcron.worker"
+                for since in (now, now + timedelta(seconds=0.3)):
+                    wait_until(lambda since=since: scene.only(asleep, since))
                 self.arm(stack)
                 self.start_jobs(names)
             case "rescue":
