@@ -59,6 +59,9 @@ comment on column rowcron.worker.asleep is 'It waits for a notification or wake_
   'something due earlier notifies.';
 comment on column rowcron.worker.wake_at is 'When it has something to do, and wakes at the latest. '
   'Null: it knows of nothing.';
+alter table rowcron.worker add column if not exists full_kinds text[];
+comment on column rowcron.worker.full_kinds is 'Of these it cannot take more while it sleeps, so '
+  'that it need not be told of their runs. Null: none.';
 comment on column rowcron.worker.unsettled is
   'Transactions that were writing when it announced its sleep and may not see the announcement '
     '(virtual ids). Null: not looked yet.';

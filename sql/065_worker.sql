@@ -124,12 +124,15 @@ drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer,
 -- a column more
 drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval,
   text, text, integer, boolean, boolean, bigint, boolean, bigint[]);
+drop function if exists rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval,
+  text, text, integer, boolean, boolean, bigint, boolean, bigint[]);
 create or replace function rowcron.heartbeat(
   worker_id uuid, queues text[] default null, kinds text[] default '{sql,http,python}',
   handlers text[] default null, concurrency integer default 1, lease interval default '10 seconds',
   poll interval default '5 seconds', version text default null, host text default null,
   pid integer default null, asleep boolean default null, stopping boolean default false,
-  changes_since bigint default null, session boolean default null, holding bigint[] default null
+  changes_since bigint default null, session boolean default null, holding bigint[] default null,
+  full_kinds text[] default null
 ) returns table (
   wake_after interval, settled boolean, cancels bigint[], changes jsonb, look_after interval,
   held text, lead interval
@@ -148,6 +151,7 @@ declare
   writing text[];
   due timestamptz;
   wakes timestamptz;
+  full_due timestamptz;
 begin
   held := rowcron._held();
   select w.* into known from rowcron.worker as w where w.id = heartbeat.worker_id;
@@ -170,10 +174,20 @@ begin
   -- after the writers: what they left behind is seen now
   if heartbeat.asleep is not null and held is null then
     select n.due, n.look_after into due, look_after
-    from rowcron._next_due(known.queues, known.kinds, known.handlers, not heartbeat.asleep, at,
+    from rowcron._next_due(known.queues, case when full_kinds is null then known.kinds else array(
+        select k from unnest(known.kinds) as k where k <> all (full_kinds)
+      ) end, known.handlers, not heartbeat.asleep, at,
       known.asleep and cardinality(writing) = 0) as n;
+    -- what it cannot take it fires all the same
+    if full_kinds is not null then
+      full_due := (
+        select n.due
+        from rowcron._next_due(known.queues, full_kinds, known.handlers, true, at) as n
+      );
+      due := least(due, full_due);
+    end if;
     wakes := due;
-    if heartbeat.asleep and due > at and due < at + known.poll + interval '1 second' then
+    if heartbeat.asleep and due is distinct from full_due and due > at and due < at + known.poll + interval '1 second' then
       lead := rowcron._lead(known.queues, known.kinds, due);
     end if;
     if heartbeat.asleep and known.asleep and known.wake_at is not null
@@ -190,6 +204,9 @@ begin
         -- stand: to whoever inserts it would say that this worker is about to look.
         writing := null;
       end if;
+    end if;
+    if not known.full_kinds <@ coalesce(full_kinds, '{}') then
+      writing := null;  -- nobody has told it of those
     end if;
     if heartbeat.asleep then
       due := least(due, (
@@ -211,7 +228,8 @@ begin
       asleep = coalesce(heartbeat.asleep, w.asleep),
       wake_at = case when heartbeat.asleep then wakes when heartbeat.asleep is null
         then w.wake_at end,
-      unsettled = case when heartbeat.asleep is null then w.unsettled else writing end
+      unsettled = case when heartbeat.asleep is null then w.unsettled else writing end,
+      full_kinds = case when heartbeat.asleep is null then w.full_kinds else heartbeat.full_kinds end
     where w.id = heartbeat.worker_id and w.lost_at is null;
     if not found then
       perform rowcron._refuse_lost(worker_id);
@@ -250,11 +268,12 @@ end
 $$;
 comment on function rowcron.heartbeat(
   uuid, text[], text[], text[], integer, interval, interval, text, text, integer, boolean, boolean,
-    bigint, boolean, bigint[]
+    bigint, boolean, bigint[], text[]
 ) is
   'A worker''s sign of life; the first registers it, one with stopping is its last; session => true: '
     'the session that says so is the worker''s own and lasts while it lives; holding: all the runs '
-    'that it knows it holds, the others are given back. Returns how long there '
+    'that it knows it holds, the others are given back; full_kinds: of these it can take no more, '
+      'so that they are only fired, and nobody tells it of their runs. Returns how long there '
       'is nothing to do (asleep => true: to claim; false: to fire; null: not asked), whether a '
         'sleep announced is settled, which runs to cancel, what changed, when to say that it sleeps '
           'again, why everything is held, and how long before wake_after a claim ahead should come '

@@ -56,6 +56,7 @@ begin
       ) as f
       join rowcron.worker as w on f.kind = any (w.kinds)
         and (w.queues is null or f.queue = any (w.queues))
+        and (w.full_kinds is null or f.kind <> all (w.full_kinds))
       where w.asleep and w.expires_at > at and (w.wake_at is null or w.wake_at > f.due_at)
     ) then
       return null;

@@ -1,7 +1,7 @@
 -- A worker's own row: registration, heartbeat, sleep.
 
 begin;
-select plan(53);
+select plan(55);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -104,6 +104,16 @@ select is((select w.asleep from rowcron.worker as w), true, 'a heartbeat that sa
 select rowcron.claim(public.tap_id(1), 1, '{q}', '{sql}');
 select is((select w.asleep from rowcron.worker as w), true, 'nor does a claim in vain wake it');
 select is((select h.settled from rowcron.heartbeat(public.tap_id(1), asleep => true) as h), true, 'and its sleep is settled as before');
+savepoint filled;
+select rowcron.heartbeat(public.tap_id(1), asleep => true);
+set local role tap_ann;
+select rowcron.enqueue('q');
+reset role;
+select results_eq($$select h.settled, h.wake_after > '1 s' or h.wake_after is null from rowcron.heartbeat(public.tap_id(1), asleep => true, full_kinds => '{sql}') as h$$,
+  $$values (true, true)$$, 'of a kind of which it can take no more nothing is to be claimed');
+select results_eq($$select h.settled, h.wake_after <= '0 s' from rowcron.heartbeat(public.tap_id(1), asleep => true) as h$$,
+  $$values (false, true)$$, 'when it can, its sleep is announced anew: nobody has told it of those');
+rollback to filled;
 savepoint soon;
 set local role tap_ann;
 select rowcron.enqueue('q', due_at => clock_timestamp() + interval '700 ms');

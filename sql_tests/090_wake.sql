@@ -2,7 +2,7 @@
 -- replaced here by one that counts; that it notifies is tested from two connections elsewhere.
 
 begin;
-select plan(36);
+select plan(38);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -54,6 +54,14 @@ select public.tap_notifies($$insert into rowcron.run (job_id, job, owner, queue,
 select is(current_setting('tap.said'), '', 'nor is it said while one of them waits for its time: whoever hears it would sleep past that');
 set local role tap_ann;
 select is(public.tap_notifies($$select rowcron.run_now('a')$$), 1::bigint, 'also of run_now');
+reset role;
+update rowcron.worker set full_kinds = '{sql}';
+set local role tap_ann;
+select is(public.tap_notifies($$select rowcron.run_now('a')$$), 0::bigint, 'not of a kind of which it can take no more');
+reset role;
+update rowcron.worker set full_kinds = '{http}';
+set local role tap_ann;
+select is(public.tap_notifies($$select rowcron.run_now('a')$$), 1::bigint, 'of the others it is');
 select is(public.tap_notifies($$select rowcron.enqueue('a', due_at => '2039-12-31')$$), 1::bigint, 'also of one that is due before it wakes');
 select is(current_setting('tap.said'), '', 'which is not ready');
 select is(public.tap_notifies($$select rowcron.enqueue('a', due_at => '2040-01-01')$$), 0::bigint, 'not of one that is due when it wakes anyhow');

@@ -178,7 +178,7 @@ insert into decided (signature, security, volatility, callers) values
   ('grant_connection(text,text)', 'invoker', 'v', 'operator user'),
   ('grant_secret(text,text)', 'invoker', 'v', 'operator user'),
   ('hand_over(text,text,text)', 'invoker', 'v', 'operator user'),
-  ('heartbeat(uuid,text[],text[],text[],integer,interval,interval,text,text,integer,boolean,boolean,bigint,boolean,bigint[])', 'definer', 'v', 'worker'),
+  ('heartbeat(uuid,text[],text[],text[],integer,interval,interval,text,text,integer,boolean,boolean,bigint,boolean,bigint[],text[])', 'definer', 'v', 'worker'),
   ('hold(text)', 'invoker', 'v', 'operator user'),
   ('job_as_of(text,timestamp with time zone,text)', 'invoker', 's', 'operator user viewer'),
   ('next_page(integer,timestamp with time zone)', 'invoker', 's', 'operator user viewer'),

@@ -28,7 +28,8 @@ _REGISTER = (
     " $8, $9, $10::integer, asleep => $11::boolean, changes_since => $12::bigint)"
 )
 _HEARTBEAT = (
-    _BEAT + "$1::uuid, asleep => $2::boolean, stopping => $3::boolean, changes_since => $4::bigint)"
+    _BEAT + "$1::uuid, asleep => $2::boolean, stopping => $3::boolean, changes_since => $4::bigint,"
+    " full_kinds => $5::text[])"
 )
 # A pooler cannot know the number of the session that it will lend, so behind one they differ.
 _PULSE = _BEAT + "%s::uuid, session => pg_backend_pid() = %s)"
@@ -97,10 +98,15 @@ async def beat(
     asleep: bool | None = None,
     since: int | None = None,
     *,
+    full: Sequence[str] = (),
     stopping: bool = False,
 ) -> Beat:
-    """`rowcron.heartbeat`. Raises `WorkerLost`, `WrongVersion`, `Unavailable`."""
-    values = (str(worker), scalar(asleep), scalar(stopping), scalar(since))
+    """`rowcron.heartbeat`; of the kinds `full` no more can be taken now.
+
+    Raises `WorkerLost`, `WrongVersion`, `Unavailable`.
+    """
+    full_kinds = text_array(full) if full else None
+    values = (str(worker), scalar(asleep), scalar(stopping), scalar(since), full_kinds)
     rows = await link.fetch(_HEARTBEAT, values)
     return _answer(rows[0]) if rows else Beat(None, True, [], [])
 

@@ -6,7 +6,7 @@ It registers, gives signs of life, hears of cancels and changes, and of having b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -65,11 +65,14 @@ class Standing:
         text = f"worker {member.id} registered"
         self.log.event("registered", text, "debug", worker=str(member.id))
 
-    async def beat(self, *, asleep: bool | None) -> Beat:
-        """Give a sign of life and hear what there is. Raises `WorkerLost`, `Unavailable`, ..."""
+    async def beat(self, *, asleep: bool | None, full: Sequence[str] = ()) -> Beat:
+        """Give a sign of life and hear what there is; of the kinds `full` no more can be taken.
+
+        Raises `WorkerLost`, `Unavailable`, ...
+        """
         self.asked_at = self._loop.time()
         with self.asking() as member:
-            beat = await heartbeat.beat(self.control, member.id, asleep, self._change)
+            beat = await heartbeat.beat(self.control, member.id, asleep, self._change, full=full)
         self._heard(beat)
         return beat
 

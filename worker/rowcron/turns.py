@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 from rowcron import database
 from rowcron.errors import NotInstalled, NotPermitted, RowcronError, WorkerLost, WrongVersion
@@ -177,7 +178,7 @@ class Turns:
         light, longest = LIGHT
         while not self.stopping:
             await self.standing.retire()
-            beat = await self._ask(asleep=True)
+            beat = await self._ask(asleep=True, full=full)
             pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
             if beat.wake_after is None or beat.wake_after > 0:
                 self._in_vain = 0
@@ -189,11 +190,12 @@ class Turns:
                 else:
                     early = 0.0
                     self._in_vain += 1
-                    if not full and self._in_vain < 3:
+                    if self._in_vain < 3:
+                        if full:
+                            await self._claim(0)  # fires the kinds that it cannot take
                         return
-                    pause = FIRE_PAUSE
-                    if not full:  # others hold what there is: soon again, then later
-                        pause = min(0.001 * 2 ** min(self._in_vain, 10), FIRE_PAUSE)
+                    # others hold what there is: soon again, then later
+                    pause = min(0.001 * 2 ** min(self._in_vain, 10), FIRE_PAUSE)
             if not beat.settled and light < pause:
                 pause, due, light = light, False, min(light * 2, longest)
             soon = due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP
@@ -256,6 +258,6 @@ class Turns:
         """Return how long this worker sleeps if nothing wakes it: seconds."""
         return min(self.settings.poll, self.settings.lease / 2)
 
-    async def _ask(self, *, asleep: bool | None) -> Beat:
+    async def _ask(self, *, asleep: bool | None, full: Sequence[str] = ()) -> Beat:
         self._told = False
-        return await self.standing.beat(asleep=asleep)
+        return await self.standing.beat(asleep=asleep, full=full)
