@@ -29,7 +29,8 @@ begin
   -- as initcap spells them go the slow way, through all files.
   if timezone = initcap(timezone collate "C")
     and timezone collate "C" ~ '^[A-Z][a-z]+(/[A-Z][A-Za-z]*([_-][A-Z][a-z]*)*)+$'
-    and timezone !~ '^(Posix|Right|Systemv)/'
+    and timezone !~ '^(Posix|Right|Systemv|Us)/'
+    and timezone !~ '(Mcmurdo|Dumontdurville|Easterisland|Baja(norte|sur)|Denoronha|Comodrivadavia)$'
     and timezone !~ '[/_-](Es|Au|Of|Utc|Uct|Gmt|Act|Nsw|Lhi|In)([/_-]|$)'
   then
     begin

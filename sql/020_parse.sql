@@ -111,7 +111,7 @@ begin
       hint = 'for example: */5 * * * * (every 5 minutes)';
   elsif schedule ~* '^\s*(CRON_)?TZ=' then
     perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, '\S'),
-      format('schedule names a time zone: "%s"', substring(schedule from '[A-Z_]+=\S*')),
+      format('schedule names a time zone: "%s"', substring(schedule from '(?i)[A-Z_]+=\S*')),
       'the time zone of a job stands in its column timezone, not in its schedule',
       format('write: schedule = %L, timezone = %L',
         regexp_replace(schedule, '^\s*\S+\s*', ''), substring(schedule from '=(\S*)')));

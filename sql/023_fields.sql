@@ -173,7 +173,7 @@ begin
         perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, case
           when item = '' then 'empty'
           when item ~ '^-?\d+$' or (slot = 4 and item ~ '^\d+W$') then 'range'
-          when slot = 6 and item ~ '^(0?[0-7]|[A-Z]{3})#\d+$' then 'nth'
+          when slot = 6 and item ~ '^(0?[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)#\d+$' then 'nth'
           when slot = 4 and item ~ '^L-\d+$' then 'end'
           else 'shape'
         end);
@@ -235,7 +235,7 @@ begin
             schedule, ordinal, slot, skipped + length(part[5]) + 1, part[6], 'range'
           );
         end if;
-        if slot = 6 and first = 7 and part[6] is not null then
+        if slot = 6 and first = 7 and part[6] is not null and last <> 7 then
           first := 0;
         end if;
         if last < first then

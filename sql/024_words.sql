@@ -72,8 +72,8 @@ as $$
 declare
   spec constant text := btrim(substr(schedule, place), E' \t\r\n');
   part constant text[] := regexp_match(spec,
-    '^(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d{1,6})?))?)?'
-    || ' *(?:(Z|z)|([+-])(\d\d):?([0-5]\d)?)?$');
+    '^(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d{1,6})?))?'
+    || ' *(?:(Z|z)|([+-])(0\d|1[0-5]):?([0-5]\d)?)?)?$');
   example constant text := 'for example: @at 2026-12-24 18:00';
   fact constant text :=
     '@at takes a date and a time, in the time zone of the job unless it ends in one';

@@ -26,6 +26,7 @@ declare
   at timestamptz := after;
   local timestamp := after at time zone timezone;
   behind interval := local - (after at time zone 'UTC');
+  latest constant timestamp := local + interval '45 years';
   next_behind interval;
   named timestamp;
   result timestamptz;
@@ -42,7 +43,8 @@ begin
   end if;
   loop
     named := rowcron._next(parsed, local at time zone 'UTC', 'UTC') at time zone 'UTC';
-    if named is null then
+    -- what has met nothing but gaps for so long, the last Sunday of March at 02:30, always will
+    if named is null or named > latest then
       return null;
     end if;
     result := (named - behind) at time zone 'UTC';

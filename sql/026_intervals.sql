@@ -102,7 +102,7 @@ begin
         when parsed.at_instant is not null then array[parsed.at_instant]
         else rowcron._instants(
           parsed.at_local, timezone,
-          coalesce(on_gap = 'skip', false), coalesce(on_fold = 'twice', false)
+          coalesce(on_gap = 'skip', false), false  -- once, whatever on_fold says
         )
       end) as instants (instant)
       where instants.instant > after
@@ -163,7 +163,7 @@ begin
         when parsed.at_instant is not null then array[parsed.at_instant]
         else rowcron._instants(
           parsed.at_local, timezone,
-          coalesce(on_gap = 'skip', false), coalesce(on_fold = 'twice', false)
+          coalesce(on_gap = 'skip', false), false  -- once, whatever on_fold says
         )
       end) as instants (instant)
       where instants.instant <= upto

@@ -161,8 +161,21 @@ begin
       raise exception using
         errcode = 'RCSCH',
         message = format('schedule "%s" lies in the past or outside of the window', new.schedule),
-        detail = format('It is now %s.', rowcron._local_text(at, new.timezone)),
+        detail = format('It is now %s%s.', rowcron._local_text(at, new.timezone),
+          case when new.on_gap = 'skip'
+            then '; and with on_gap = ''skip'' a time that a gap leaves out is none' else '' end),
         hint = 'Name a later instant, or leave out the schedule and call rowcron.run_now.';
+    end if;
+    if following is null and (meaning).form = 'cron' and new.timezone <> 'UTC'
+      and (tg_op = 'INSERT' or (new.schedule, new.timezone, new.on_gap) is distinct from
+        (old.schedule, old.timezone, old.on_gap))
+      and rowcron._next(meaning, at, new.timezone, null, new.on_gap, new.on_fold) is null
+    then
+      raise exception using
+        errcode = 'RCSCH',
+        message = format('schedule "%s" never runs in %s', new.schedule, new.timezone),
+        detail = 'Each time that it names falls into a gap, when the clock is put forward over it.',
+        hint = 'Set on_gap = ''run'' for the first instant after the gap, or name another time.';
     end if;
     update rowcron.agenda as a
     set

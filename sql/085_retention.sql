@@ -118,8 +118,8 @@ begin
     select e.tableoid as part, e.ctid as place
     from rowcron.job as j
     join rowcron.ledger as e on e.job = j.name and e.job_id = j.id
-    where j.keep is not null and e.finished_at < at - j.keep and e.output is not null
-      and e.finished_at >= case when before::date = at::date then before - j.keep
+    where j.keep is not null and e.finished_at < at - least(j.keep, '1000 years') and e.output is not null
+      and e.finished_at >= case when before::date = at::date then before - least(j.keep, '1000 years')
         else '-infinity' end
     limit most
   ) as aged

@@ -51,7 +51,9 @@ begin
         group by l.local
         order by l.local
       );
-    elsif parsed.form = 'at' and parsed.at_local >= low and parsed.at_local < high then
+    elsif parsed.form = 'at' and parsed.at_instant is null and parsed.at_local >= low
+      and parsed.at_local < high
+    then
       named := array[parsed.at_local];
     end if;
     occurrences := coalesce(cardinality(named), 0);
@@ -64,6 +66,7 @@ begin
   change := case when after > before then 'gap' else 'fold' end;
   policy := case
     when change = 'gap' then coalesce(on_gap, case when elapsed then 'skip' else 'run' end)
+    when parsed.form = 'at' then 'once'
     else coalesce(on_fold, case when elapsed then 'twice' else 'once' end) end;
   effect := case policy
     when 'run' then 'moved' when 'skip' then 'skipped' when 'twice' then 'doubled' else 'once' end;
@@ -81,7 +84,7 @@ begin
     else format('%s in the first pass only', case when occurrences = 1 then 'runs' else 'run' end)
   end || case
     when change = 'gap' and on_gap is not null then ' (on_gap = ' || on_gap || ')'
-    when change = 'fold' and on_fold is not null then ' (on_fold = ' || on_fold || ')'
+    when change = 'fold' and on_fold is not null and parsed.form <> 'at' then ' (on_fold = ' || on_fold || ')'
     when parsed.form <> 'cron' then ''
     when not elapsed then format(
       ' (minute and hour are fixed; with a field of seconds it would be %s)',

@@ -1,7 +1,7 @@
 -- The language: what it means, and mistakes with the words that answer them.
 
 begin;
-select plan(269);
+select plan(275);
 set local timezone to 'UTC';
 
 create temporary table mistake (schedule text, place integer, message text, hint text);
@@ -340,6 +340,14 @@ select is(
 select throws_ok(
   $$select rowcron._parse('H(50-10) * * * *', 'a.b')$$, 'RCSCH', 'minute "H(50-10)" runs backwards'
 );
+
+-- seven is Sunday, and a range from a value to itself that value
+select is(rowcron.explain('0 0 * * 7-7'), 'at 00:00 on Sundays, UTC', 'from seven to seven is Sunday');
+select is(rowcron.explain('0 0 * * 5-7'), 'at 00:00 on Fridays, Saturdays and Sundays, UTC', 'to seven is to Sunday');
+select is(rowcron.explain('0 0 * * 7-2'), rowcron.explain('0 0 * * 0-2'), 'from seven is from Sunday');
+select throws_ok($$select rowcron.explain('@at 2026-12-24-18:00')$$, 'RCSCH', 'instant "2026-12-24-18:00" is not understood', 'a hyphen for a space makes no offset of a time of day');
+select throws_ok($$select rowcron.explain('@at 2026-12-24 18:00+99:00')$$, 'RCSCH', 'instant "2026-12-24 18:00+99:00" is not understood', 'nor is there such an offset');
+select throws_ok($$select rowcron.explain('0 0 * * lun#2')$$, 'RCSCH', 'day of week "lun#2" is not understood', 'the name is at fault, not the week');
 
 select * from finish();
 rollback;

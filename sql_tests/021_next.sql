@@ -1,7 +1,7 @@
 -- The calendar: days, zones, gaps and folds, intervals, backwards and counting.
 
 begin;
-select plan(114);
+select plan(118);
 set local timezone to 'UTC';
 
 create function pg_temp.utc(instant timestamptz) returns text language sql as $$
@@ -73,7 +73,7 @@ select is(
   ('30 1 * * *', '2026-03-28 12:00+00', 'Antarctica/Troll', null, null, '2026-03-29 01:00:00', 'two hours'),
   ('@at 2026-03-29 02:30', '2026-01-01 00:00+00', 'Europe/Berlin', null, null, '2026-03-29 01:00:00', 'in a gap'),
   ('@at 2026-03-29 02:30', '2026-01-01 00:00+00', 'Europe/Berlin', 'skip', null, null, 'in a gap, skip'),
-  ('@at 2026-10-25 02:30', '2026-10-25 00:30+00', 'Europe/Berlin', null, 'twice', '2026-10-25 01:30:00', 'in a fold')
+  ('@at 2026-10-25 02:30', '2026-10-25 00:30+00', 'Europe/Berlin', null, 'twice', null, 'in a fold, once all the same')
 ) as cases (schedule, after, zone, gap, fold, expected, what);
 
 -- @every: from its anchor, without drift.
@@ -188,6 +188,12 @@ select throws_ok(
 select throws_ok(
   $$select rowcron.next_run('0 3 * * *', on_fold => 'thrice')$$, 'RCSCH', 'on_fold "thrice" is not a policy'
 );
+
+-- what names nothing but gaps is not looked for until the end of time
+select is(rowcron.next_run('0 30 2 * 3 sunL', '2026-11-28', 'Europe/Berlin'), null, 'the last Sunday of March at 02:30 is a gap each year');
+select is(rowcron.next_run('30 2 * 3 sun#2', '2026-11-28', 'America/New_York', on_gap => 'skip'), null, 'so is the second in New York');
+select is(rowcron.next_run('30 2 * 3 sun#2', '2026-11-28', 'America/New_York'), '2027-03-14 07:00Z', 'which is moved behind it by default');
+select is(rowcron.next_run('@at 2027-10-31 02:30', '2027-10-31 00:30Z', 'Europe/Berlin', on_fold => 'twice'), null, '@at is one instant, whatever on_fold says');
 
 select * from finish();
 rollback;

@@ -1,7 +1,7 @@
 -- The agenda follows the job, and the books are closed before an edit.
 
 begin;
-select plan(72);
+select plan(77);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -255,6 +255,14 @@ select is((select c.changed_by from rowcron.change as c where c.job = 'plain' or
 create temporary table counted as select count(*) as n from rowcron.change;
 update rowcron.job set description = 'y' where name = 'plain';
 select is((select count(*) from rowcron.change), (select c.n from counted as c), 'an update that changes nothing is not recorded');
+reset role;
+
+set local role tap_ann;
+select throws_ok($$insert into rowcron.job (name, schedule, timezone, command) values ('never', '0 30 2 * 3 sunL', 'Europe/Berlin', 'select 1')$$, 'RCSCH', 'schedule "0 30 2 * 3 sunL" never runs in Europe/Berlin', 'a job whose times are all in gaps is refused');
+select throws_ok($$insert into rowcron.job (name, schedule, timezone, command, enabled) values ('never', '0 30 2 * 3 sunL', 'Europe/Berlin', 'select 1', false)$$, 'RCSCH', 'schedule "0 30 2 * 3 sunL" never runs in Europe/Berlin', 'a paused one, too');
+select lives_ok($$insert into rowcron.job (name, schedule, timezone, command, on_gap) values ('never', '0 30 2 * 3 sunL', 'Europe/Berlin', 'select 1', 'run')$$, 'not one that is moved');
+select throws_ok($$insert into rowcron.job (name, command, keep) values ('kept', 'select 1', '10000 years')$$, 'RCLIM', 'keep "10000 years" is out of range', 'nothing is kept beyond what instants can tell');
+select throws_ok($$insert into rowcron.job (name, command, missed_grace) values ('kept', 'select 1', '10000 years')$$, 'RCLIM', 'missed_grace "10000 years" is out of range', 'nor missed for so long');
 reset role;
 
 select * from finish();
