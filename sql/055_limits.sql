@@ -108,15 +108,21 @@ begin
     -- the best of all, so that what is ready already has no precedence over what was parked before
     update rowcron.run as r
     set state = 'ready', waits_for = null
-    where r.waits_for = 'limit' and r.id = any (array(
-      select w.id
-      from rowcron.run as w
-      where w.job_id = parked.job_id and (w.state = 'ready' or w.waits_for = 'limit')
-      order by w.priority desc, w.due_at, w.id
-      limit case when parked.max_running is null then 1000 else greatest(parked.max_running - (
-        select count(*) from rowcron.run as v where v.job_id = parked.job_id
-          and v.state = 'running' and v.limited
-      ), 0) end
+    -- what its owner has locked, by a cancel that is not committed, say, holds nobody else up
+    where r.id = any (array(
+      select p.id
+      from rowcron.run as p
+      where p.waits_for = 'limit' and p.id = any (array(
+        select w.id
+        from rowcron.run as w
+        where w.job_id = parked.job_id and (w.state = 'ready' or w.waits_for = 'limit')
+        order by w.priority desc, w.due_at, w.id
+        limit case when parked.max_running is null then 1000 else greatest(parked.max_running - (
+          select count(*) from rowcron.run as v where v.job_id = parked.job_id
+            and v.state = 'running' and v.limited
+        ), 0) end
+      ))
+      for update skip locked
     ));
     get diagnostics more = row_count;
     released := released + more;
@@ -125,11 +131,16 @@ begin
       state = case when r.due_at > clock_timestamp() then 'waiting' else 'ready' end,
       waits_for = case when r.due_at > clock_timestamp() then 'time' end
     where r.id = (
-      select w.id
-      from rowcron.run as w
-      where w.job_id = parked.job_id and w.state = 'waiting' and w.waits_for = 'overlap'
-      order by w.scheduled_for
-      limit 1
+      select p.id
+      from rowcron.run as p
+      where p.id = (
+        select w.id
+        from rowcron.run as w
+        where w.job_id = parked.job_id and w.state = 'waiting' and w.waits_for = 'overlap'
+        order by w.scheduled_for
+        limit 1
+      ) and p.waits_for = 'overlap'
+      for update skip locked
     ) and not exists (
       select from rowcron.run as v
       where v.job_id = parked.job_id and v.scheduled_for is not null and v.waits_for is distinct
@@ -157,8 +168,23 @@ declare
   room bigint;
   mine bigint[];
   stray rowcron.run;
+  told boolean;
 begin
-  -- a run whose job is gone, or that somebody inserted by hand for another lane than its job's
+  -- What was enqueued, put back or inserted by hand while its job got another queue, kind or owner
+  -- and did not see that goes where its job is now.
+  with moved as (
+    update rowcron.run as r
+    set job = j.name, owner = j.owner, queue = j.queue, kind = j.kind,
+      handler = case when j.kind = 'python' then j.command end
+    from rowcron.job as j
+    where r.id = any (ids) and j.id = r.job_id
+      and (j.owner <> r.owner or j.kind <> r.kind or j.queue <> r.queue)
+    returning r.id
+  )
+  select array(select i from unnest(ids) as i where i not in (select m.id from moved as m)),
+    (select rowcron._notify() from moved as m limit 1) is null
+  into ids, told;
+  -- a run whose job is gone, or whose owner has lost a right
   for stray in
     select r.* from rowcron.run as r
     where r.id = any (ids) and not exists (

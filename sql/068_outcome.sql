@@ -37,6 +37,14 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform from rowcron.agenda as a
+  where a.job_id = any (job_ids) and (a.parsed).form = 'after'
+  order by a.job_id
+  for update;
+  if not found then
+    return;
+  end if;
+  -- a new statement, which sees what somebody has made of the job, or ended, before the lock
   update rowcron.agenda as a
   set next_run_at = rowcron._next_in_window(j, a.parsed, greatest(clock_timestamp(), a.high_water),
     a.runs_fired)

@@ -33,6 +33,8 @@ ENDED = {
     for outcome in ("succeeded", "fatal", "cancelled")
 }
 
+LOCKED = "55P03"  # lock_not_available: a row, for longer than `finish` waits
+PAUSE = 0.2  # seconds until the report of such a run is tried again
 # Away, or restored, upgraded or granted just now: it was there before.
 WAITED_OUT = (Unavailable, NotInstalled, NotPermitted, WrongVersion)
 
@@ -120,7 +122,7 @@ class Reporter:
                 verdicts = await database.finish_many(self.link, batch[0][0].member.id, batch)
                 break
             except RowcronError as error:
-                if not isinstance(error, WAITED_OUT):
+                if not isinstance(error, WAITED_OUT) or error.code == LOCKED:
                     await self._send_otherwise(batch, error)
                     return
                 again = again or isinstance(error, Unavailable)
@@ -153,4 +155,5 @@ class Reporter:
             await self._send([(run, plain)])
             return
         self.pending.append((run, outcome))
-        await asyncio.sleep(self.outage.failed("reports", error))
+        locked = error.code == LOCKED  # by its owner, who may keep it so for hours
+        await asyncio.sleep(PAUSE if locked else self.outage.failed("reports", error))
