@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import struct
 import sys
 import threading
@@ -134,6 +136,9 @@ def test_a_bad_database_url_does_not_show_its_password() -> None:
     with pytest.raises(BadSettings) as caught:
         conninfo("postgresql://me:secret@host:x/y:z?no")
     assert "secret" not in f"{caught.value.message} {caught.value.detail}"
+    with pytest.raises(BadSettings) as caught:
+        conninfo("postgresql://me:secret%zz@host/y")
+    assert "secret" not in f"{caught.value.message} {caught.value.detail}"
 
 
 def test_the_log_file_is_rotated_and_loses_nothing(tmp_path: Path) -> None:
@@ -148,6 +153,45 @@ def test_the_log_file_is_rotated_and_loses_nothing(tmp_path: Path) -> None:
     assert sorted(int(line.split()[0]) for line in lines) == list(range(200))
     assert max(file.stat().st_size for file in files) <= 1000
     assert len(files) > 5
+
+
+def test_a_log_file_that_cannot_be_moved_goes_on_and_locks_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    two = [RotatedFile(path, 100, 2), RotatedFile(path, 100, 2)]
+    for file in two:
+        file._move = lambda: (_ for _ in ()).throw(PermissionError("not mine"))  # type: ignore[method-assign]
+    for number in range(50):
+        two[number % 2].write(f"{number:05d}\n".encode())
+    assert len(path.read_text("utf-8").splitlines()) == 50
+
+
+def test_a_console_that_nobody_reads_costs_lines_and_no_time() -> None:
+    async def scenario() -> bytes:
+        reads, writes = os.pipe()
+        events = log.Log("info", descriptor=writes)
+        events.loop = asyncio.get_running_loop()
+        begin = time.monotonic()
+        for number in range(40_000):
+            events.event("end", f"{number:06d} {'x' * 50}")
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        assert time.monotonic() - begin < 10, "it did not wait for a reader"
+        found = b""
+        os.set_blocking(reads, False)
+        while b"lines are missing here" not in found:
+            with contextlib.suppress(BlockingIOError):
+                found += os.read(reads, 1_000_000)
+            await asyncio.sleep(0.01)
+        events.close()
+        os.close(reads)
+        os.close(writes)
+        return found
+
+    lines = asyncio.run(asyncio.wait_for(scenario(), 30)).decode().splitlines()
+    told = [line.split()[1] for line in lines if line.endswith("x" * 50)]
+    assert told == sorted(told), "whole lines, in order"
+    lost = int(next(line for line in lines if "are missing here" in line).split()[2])
+    assert len(told) + lost == 40_000
 
 
 def test_log_lines_cannot_steer_a_terminal(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import sys
 import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from rowcron.console import Console
 from rowcron.logfile import RotatedFile
 from rowcron.text import safe
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Claim, start and end of each run are for auditors; a person reads one line a run, at its end.
 ONLY_IN_JSON = frozenset({"claim", "start"})
+CONSOLE_AGAIN = 0.1  # seconds until a console that takes no more is tried again
+LAST_WORDS = 1.0  # seconds that it is waited for at the end
 # Told in the line's own words already.
 UNTOLD = frozenset({"run_id", "job", "owner", "token"})
 
@@ -44,7 +46,7 @@ class Log:
         self.level = LEVELS[level]
         self.file = file
         self.as_json = as_json
-        self.descriptor = descriptor
+        self._console = Console(descriptor)
         self.audits = file is not None or as_json
         self.tells_runs = self.audits or self.level <= LEVELS["info"]
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -115,10 +117,14 @@ class Log:
         with self._lock:
             lines, self._lines = self._lines, []
             records, self._records = self._records, []
-        if lines:
-            write_all(
-                self.descriptor, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
-            )
+        if lines or self._console.waits:
+            text = "".join([f"{line}\n" for line in lines]).encode("utf-8", "backslashreplace")
+            self._console.write(text, 0.0 if self.loop else LAST_WORDS)
+            if not self._console.waits and (lost := self._console.lost):
+                self._console.lost = 0
+                self.event("unread", f"{lost} lines are missing here: nobody read them", "warning")
+            elif self._console.waits and self.loop is not None:
+                self.loop.call_later(CONSOLE_AGAIN, self.flush)
         if records and self.file is not None:
             self.file.write(("\n".join(records) + "\n").encode("ascii", "backslashreplace"))
 
@@ -128,16 +134,6 @@ class Log:
         self.flush()
         if self.file is not None:
             self.file.close()
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write to the console; a reader that has gone away is no reason to stop working."""
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(descriptor, view) :]
-    except OSError:
-        return
 
 
 class Bridge(logging.Handler):

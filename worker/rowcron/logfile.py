@@ -19,6 +19,7 @@ class RotatedFile:
         self.size = size
         self.count = count
         self._descriptor = self._open()
+        self._torn = False
 
     def _open(self) -> int:
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -29,25 +30,43 @@ class RotatedFile:
             status = os.fstat(self._descriptor)
             if status.st_size > 0 and status.st_size + len(lines) > self.size:
                 self._rotate()
-            os.write(self._descriptor, lines)
+            if self._torn:  # a full disk took half a line
+                lines = b"\n" + lines
+            written = os.write(self._descriptor, lines)
+            self._torn = written < len(lines)
         except OSError:
             return
 
     def _rotate(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        mine = os.fstat(self._descriptor)
+        """Begin a new file; go on with this one if another process does it, or it cannot be."""
         try:
-            current: os.stat_result | None = self.path.stat()
-        except FileNotFoundError:
-            current = None
-        if current is not None and (current.st_dev, current.st_ino) == (mine.st_dev, mine.st_ino):
-            for number in range(self.count - 1, 0, -1):
-                older = self.path.with_name(f"{self.path.name}.{number}")
-                if older.exists():
-                    older.replace(self.path.with_name(f"{self.path.name}.{number + 1}"))
-            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-        old, self._descriptor = self._descriptor, self._open()
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        try:
+            mine = os.fstat(self._descriptor)
+            try:
+                current: os.stat_result | None = self.path.stat()
+            except FileNotFoundError:
+                current = None
+            if current is not None and (current.st_dev, current.st_ino) == (
+                mine.st_dev,
+                mine.st_ino,
+            ):
+                self._move()
+            fresh = self._open()
+        except OSError:  # its directory is somebody else's, say
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            return
+        old, self._descriptor = self._descriptor, fresh
         os.close(old)  # gives up the lock
+
+    def _move(self) -> None:
+        for number in range(self.count - 1, 0, -1):
+            older = self.path.with_name(f"{self.path.name}.{number}")
+            if older.exists():
+                older.replace(self.path.with_name(f"{self.path.name}.{number + 1}"))
+        self.path.replace(self.path.with_name(f"{self.path.name}.1"))
 
     def close(self) -> None:
         """Close the file."""
