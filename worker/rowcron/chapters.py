@@ -74,6 +74,7 @@ def script() -> str:
     parts = [
         f"-- rowcron {__version__}: apply with psql -f, as a role with createrole.\n"
         "begin;\n"
+        "set local search_path = pg_catalog, pg_temp;\n"
         "set local client_min_messages = warning;\n"
         f"select pg_catalog.pg_advisory_xact_lock({LOCK_KEY});\n"
     ]

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.string import TextLoader
 
-from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
+from rowcron.encoding import AS_THEY_ARE, CLIENT, OWN_PATH, must_be_raw
 
 Record = dict[str, Any]
 Values = Sequence[Any] | Mapping[str, Any] | None
@@ -50,6 +50,7 @@ def connect(
     if must_be_raw(conn):
         conn.close()
         return connect(conninfo, timeout=timeout, encoding=AS_THEY_ARE)
+    conn.execute(OWN_PATH)
     conn.adapters.register_loader("timestamptz", _Instant)
     conn.adapters.register_loader("interval", TextLoader)
     return conn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def conninfo(url: str, option: str = "database-url") -> str:
     except psycopg.ProgrammingError as error:
         raise BadSettings(
             f"option {option} cannot be read",
-            detail=str(error).strip(),
+            detail=_without_text(str(error).strip()),
             hint="postgresql://user@host:5432/database, or host=... dbname=... user=...",
         ) from None
     usual = {key: value for key, value in _USUAL.items() if key not in given}
@@ -46,6 +47,11 @@ def conninfo(url: str, option: str = "database-url") -> str:
         # else it would be the first that answers, even if that one is a standby
         usual["target_session_attrs"] = str(given.get("target_session_attrs") or "read-write")
     return make_conninfo(url, **usual, application_name=NAME, client_encoding=CLIENT)
+
+
+def _without_text(complaint: str) -> str:
+    """Return libpq's complaint about a URL without what it quotes: that may be a password."""
+    return re.sub(r'"[^"]*"?', "...", complaint)
 
 
 async def connect(info: str, **options: Any) -> AsyncConnection[Any]:

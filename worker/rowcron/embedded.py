@@ -99,7 +99,9 @@ class EmbeddedServer:
             done = install(self.installer_url)
             auth.grant_roles(self.admin_url, self.login)
             if self._running.tcp:
-                with psycopg.connect(self.admin_url, autocommit=True) as conn:
+                with psycopg.connect(
+                    self.admin_url, autocommit=True, options=auth.OWN_PATH
+                ) as conn:
                     auth.give_password(conn, self.login, self.pgpass)
         return done
 
@@ -188,6 +190,8 @@ class EmbeddedServer:
                     f"the embedded server runs already and {has}",
                     "stop the other `rowcron up` first, or leave out --port",
                 )
+            if server.tcp:
+                self.port = server.port  # the same if it has to be started again
             return server
         port = self.port or 5432
         server.init()

@@ -25,6 +25,7 @@ WORKER = "rowcron_embedded_worker"
 PERSON_ROLES = ("user", "shell", "http", "python", "operator", "viewer", "web")
 
 HEADER = "# Written by rowcron at every start of the embedded server: changes here do not last.\n"
+OWN_PATH = "-c search_path=pg_catalog,pg_temp"  # the person may create functions in public
 
 
 def person() -> str:
@@ -71,7 +72,7 @@ def give_password(conn: psycopg.Connection, role: str, pgpass: Path) -> None:
 
 def create_logins(admin_url: str, login: str) -> None:
     """The installer, the worker, the person and the database; what is there already stays."""
-    with psycopg.connect(admin_url, dbname="postgres", autocommit=True) as conn:
+    with psycopg.connect(admin_url, dbname="postgres", autocommit=True, options=OWN_PATH) as conn:
         known = {row[0] for row in conn.execute("select rolname from pg_catalog.pg_roles")}
         for role, options in ((INSTALLER, "login createrole"), (WORKER, "login"), (login, "login")):
             if role not in known:
@@ -86,7 +87,7 @@ def create_logins(admin_url: str, login: str) -> None:
 def grant_roles(admin_url: str, login: str) -> None:
     """After the schema is installed: the person may do everything, the worker only its verbs."""
     wanted = [(f"rowcron_{name}", login) for name in PERSON_ROLES] + [("rowcron_worker", WORKER)]
-    with psycopg.connect(admin_url, autocommit=True) as conn:
+    with psycopg.connect(admin_url, autocommit=True, options=OWN_PATH) as conn:
         for role, member in wanted:
             held = "select pg_catalog.pg_has_role(%s, %s, 'member')"
             if not (conn.execute(held, [member, role]).fetchone() or [False])[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import signal
@@ -100,6 +101,34 @@ class Postmaster:
 
     def launch(self, socket_dir: Path, port: int, *, tcp: bool) -> None:
         """Start the server in its own session and wait until it is ready. None may be running."""
+        lock = self._lock()
+        try:
+            self._launch(socket_dir, port, lock, tcp=tcp)
+        finally:
+            os.close(lock)  # the server has it
+
+    def _lock(self) -> int:
+        """Return a lock that the server and its sessions hold for as long as one of them lives.
+
+        Where process numbers mean nothing, in another container, it alone tells that one runs.
+        """
+        lock = private_file(self.pgdata.with_name("server.lock"))
+        deadline = time.monotonic() + ORPHAN_LIMIT
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(lock)
+                    raise EmbeddedError(
+                        f"a server that is out of sight uses {self.pgdata}",
+                        "stop the `rowcron up` in the other container, or choose another: --data"
+                        " DIRECTORY",
+                    ) from None
+                time.sleep(10 * POLL)
+
+    def _launch(self, socket_dir: Path, port: int, lock: int, *, tcp: bool) -> None:
         self._forget_stale(socket_dir)
         settings = SETTINGS | {
             "listen_addresses": "127.0.0.1,::1" if tcp else "",
@@ -116,7 +145,7 @@ class Postmaster:
         with self._open_log() as log:
             while time.monotonic() < deadline:
                 begin = log.seek(0, os.SEEK_END)
-                self._process = self._spawn(command, log)
+                self._process = self._spawn(command, log, lock)
                 if self._wait_ready(deadline):
                     return
                 words = self._last_words(begin)
@@ -147,7 +176,7 @@ class Postmaster:
     def _open_log(self) -> IO[bytes]:
         return os.fdopen(private_file(self.log, os.O_WRONLY | os.O_APPEND), "ab")
 
-    def _spawn(self, command: list[str], log: IO[bytes]) -> Detached:
+    def _spawn(self, command: list[str], log: IO[bytes], *kept: int) -> Detached:
         other: dict[str, Any] = {}
         if is_root():
             gid = self.user.pw_gid
@@ -162,6 +191,7 @@ class Postmaster:
             env=environment,
             umask=0o077,
             start_new_session=True,
+            pass_fds=kept,
             **other,
         )
 

@@ -22,7 +22,7 @@ from rowcron.chapters import (
     schema_hash,
     script,
 )
-from rowcron.encoding import CLIENT
+from rowcron.encoding import CLIENT, OWN_PATH
 
 __all__ = ["InstallError", "Installed", "chapters", "install", "schema_hash", "script"]
 
@@ -107,6 +107,9 @@ def _explain(conn: psycopg.Connection, error: psycopg.Error, where: str) -> Inst
             f" grant rowcron_owner to {role} with admin option;"
         )
         return InstallError(f"{where}: {primary}", hint, state)
+    if isinstance(error, pg.ReadOnlySqlTransaction):
+        hint = "name the primary; or as its administrator: set default_transaction_read_only = off"
+        return InstallError(f"{where}: the database takes no writes: {primary}", hint, state)
     if isinstance(error, pg.LockNotAvailable):
         return InstallError(
             f"{where}: other sessions use the schema for longer than {LOCK_TIMEOUT}",
@@ -164,6 +167,7 @@ def install(database_url: str, *, force: bool = False, single_role: bool = False
         application_name="rowcron",
         client_encoding=CLIENT,
     ) as conn:
+        conn.execute(OWN_PATH)
         server = conn.info.server_version
         if server < OLDEST_SERVER:
             raise InstallError(

@@ -46,6 +46,15 @@ def next_runs(
     `after` has a time zone. `seed` spreads `H`, though not as the database would. Raises
     `BadSchedule`.
     """
+    try:
+        return _next_runs(schedule, count, after, timezone, seed)
+    except OverflowError:
+        raise BadSchedule("it leads beyond the year 9999; ask the database") from None
+
+
+def _next_runs(
+    schedule: str, count: int, after: datetime, timezone: ZoneInfo, seed: str
+) -> list[datetime]:
     text = " ".join(schedule.split())
     word, _, rest = text.partition(" ")
     match word.lower():

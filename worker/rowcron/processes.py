@@ -97,7 +97,9 @@ class Supervisor:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _ended(self, pid: int, code: int) -> None:
-        started = self.children.pop(pid, 0.0)
+        started = self.children.pop(pid, None)
+        if started is None:
+            return  # none of these workers: the embedded server, say
         if self.stopping or code == 0:
             self.exit_code = max(self.exit_code, abs(code))
             return

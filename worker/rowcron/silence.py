@@ -25,7 +25,9 @@ UNKNOWN = (
 )
 # Several sessions at once. Where track_activities is off the state is unknown, which is not idle.
 _AT_WORK = """
-  select pg_backend_pid(), coalesce(array_agg(a.pid) filter (where a.state not like 'idle%%'), '{}')
+  select
+    pg_backend_pid(),
+    coalesce(pg_catalog.array_agg(a.pid) filter (where a.state not like 'idle%%'), '{}')
   from pg_stat_activity as a where a.pid = any (%s)
 """
 

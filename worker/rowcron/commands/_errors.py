@@ -32,6 +32,12 @@ class Failure(click.ClickException):
 
 def failure(error: BaseException) -> Failure | None:
     """Return `error` as a `Failure`, or None when it is a defect that needs its traceback."""
+    if isinstance(error, UnicodeError):
+        return Failure(
+            f"this is no text in UTF-8: {error.reason}"
+            if isinstance(error, UnicodeEncodeError | UnicodeDecodeError)
+            else str(error)
+        )
     if isinstance(error, OSError):
         return Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     if type(error).__module__.partition(".")[0] == "psycopg":

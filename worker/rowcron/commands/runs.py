@@ -18,6 +18,7 @@ from rowcron.text import safe, took
 
 OUTCOMES = ("succeeded", "failed", "cancelled", "lost")
 STATES = ("running", "ready", "waiting")
+NUMBER = click.IntRange(1, 2**63 - 1)
 
 
 @click.group("runs", cls=Group, example="rowcron runs list --job nightly --outcome failed")
@@ -111,7 +112,7 @@ def _ended(
 
 
 @command("cancel", "rowcron runs cancel 4711")
-@click.argument("runs", metavar="RUN", nargs=-1, required=True, type=int)
+@click.argument("runs", metavar="RUN", nargs=-1, required=True, type=NUMBER)
 @with_database
 def cancel(named: Named, runs: tuple[int, ...]) -> None:
     """Cancel runs: at once when waiting, by asking the worker when running."""
@@ -123,7 +124,7 @@ def cancel(named: Named, runs: tuple[int, ...]) -> None:
 
 
 @command("retry", "rowcron runs retry 4711")
-@click.argument("runs", metavar="RUN", nargs=-1, required=True, type=int)
+@click.argument("runs", metavar="RUN", nargs=-1, required=True, type=NUMBER)
 @json_option
 @with_database
 def retry(named: Named, runs: tuple[int, ...], as_json: bool) -> None:
@@ -138,7 +139,7 @@ def retry(named: Named, runs: tuple[int, ...], as_json: bool) -> None:
 
 
 @command("output", "rowcron runs output 4711")
-@click.argument("run", metavar="RUN", type=int)
+@click.argument("run", metavar="RUN", type=NUMBER)
 @click.option(
     "--attempt",
     type=click.IntRange(1),
@@ -168,6 +169,8 @@ def output(named: Named, run: int, attempt: int | None, as_json: bool) -> None:
         print_json(row)
         return
     text = row["output"] or ""
+    if sys.stdout is None:
+        return
     if sys.stdout.isatty():
         shown = safe(text, keep="\n\t").rstrip("\n")
         if shown:
