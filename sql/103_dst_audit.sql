@@ -35,7 +35,8 @@ begin
       at time zone 'UTC';
     last_local := rowcron._previous_local(parsed, high - second);
   else
-    if parsed.form = 'every' and not parsed.elapsed then
+    -- of days and hours together no local time is named beforehand
+    if parsed.form = 'every' and parsed.step = date_trunc('day', parsed.step) then
       named := array(
         select l.local
         from generate_series(-3, 3) as i
@@ -135,8 +136,8 @@ begin
     a.parsed, j.schedule, j.timezone, coalesce(j.starts_at, j.created_at), j.on_gap, j.on_fold,
     z.changes_at) as e
   where a.next_run_at is not null
-    and (j.starts_at is null or z.changes_at >= j.starts_at)
-    and (j.ends_at is null or z.changes_at < j.ends_at)
+    and (j.starts_at is null or coalesce(e.runs_at, z.changes_at) >= j.starts_at)
+    and (j.ends_at is null or coalesce(e.runs_at, z.changes_at) < j.ends_at)
   order by z.changes_at, j.name, j.owner;
 end
 $$;
