@@ -183,7 +183,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if status == 429:
             self.send_header("Retry-After", "1")
         if status == 302:
-            self.send_header("Location", "/200")
+            self.send_header("Location", "http://[::1/" if "broken" in self.path else "/200")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         try:
@@ -220,6 +220,7 @@ def test_http_sends_args_and_judges_the_status(
     missing = jobs.run("http", f"GET {base}/404")
     expected = jobs.run("http", f"PUT {base}/404\nExpect-Status: 200-299, 404", {"n": 2})
     moved = jobs.run("http", f"{base}/302")
+    broken = jobs.run("http", f"{base}/302/broken\nFollow-Redirects: 3")
     entry = jobs.end(plain)
     assert (entry["outcome"], entry["output"]) == ("succeeded", "hello\ufffd")
     assert entry["result"] == {"status": 200}
@@ -227,6 +228,8 @@ def test_http_sends_args_and_judges_the_status(
     assert (jobs.end(missing)["outcome"], jobs.end(missing)["reason"]) == ("failed", "status")
     assert jobs.end(expected)["outcome"] == "succeeded"
     assert "redirects to /200" in jobs.end(moved)["error"]
+    assert "its Location is no URL" in jobs.end(broken)["error"]
+    assert jobs.end(broken)["reason"] == "status"
     requests = {path: (method, headers, body) for method, path, headers, body in web.seen}  # type: ignore[attr-defined]
     assert requests["/200"][0] == "GET"
     method, headers, body = requests["/201"]

@@ -170,6 +170,7 @@ def test_nothing_near_is_reached(
         "metadata of most clouds": "169.254.169.254",
         "metadata in one number": "2852039166",
         "metadata mapped into IPv6": "[::ffff:a9fe:a9fe]",
+        "metadata translated to IPv6": "[::ffff:0:a9fe:a9fe]",
         "metadata in IPv6 (AWS)": "[fd00:ec2::254]",
         "metadata of Alibaba": "100.100.100.200",
         "metadata of Azure": "168.63.129.16",

@@ -21,6 +21,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("192.88.99.0/24", "a 6to4 relay"),
     ("::ffff:0:0/96", "an IPv4 address in IPv6"),
     ("::/96", "an IPv4 address in IPv6"),
+    ("::ffff:0:0:0/96", "an IPv4 address translated to IPv6"),
     ("64:ff9b::/96", "an IPv4 address behind NAT64"),
     ("64:ff9b:1::/48", "an IPv4 address behind NAT64"),
     ("2002::/16", "an IPv4 address behind 6to4"),

@@ -54,7 +54,10 @@ async def ask(
         location = answer.headers.get("location")
         if answer.status not in REDIRECTS or not location or not left:
             break
-        target = url.join(location)
+        try:
+            target = url.join(location)
+        except (httpx.InvalidURL, ValueError):
+            return answer._replace(stray="its Location is no URL")
         if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
             method = method if method == "HEAD" else "GET"
             body, headers = None, [item for item in headers if item[0].lower() not in OF_BODY]
