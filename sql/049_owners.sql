@@ -56,6 +56,8 @@ begin
       detail = 'Names are unique for each owner.',
       hint = 'Rename one of them.';
   end if;
+  -- whoever is firing it has ended then, and what was fired is seen
+  perform from rowcron.agenda as a where a.job_id = job.id for update;
   -- whoever claims one of them now is either before this or passes it over
   perform from rowcron.run as r where r.job_id = job.id order by r.id for update;
   if exists (select from rowcron.run as r where r.job_id = job.id and r.state = 'running') then
