@@ -69,16 +69,25 @@ create or replace function rowcron._take_key() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  began constant timestamptz := clock_timestamp();
+  waited interval;
 begin
   insert into rowcron.key as k (job_id, key, run_id, expires_at)
   values (new.job_id, new.key, new.id, new.key_expires_at)
   on conflict (job_id, key) do update
   set run_id = excluded.run_id, expires_at = excluded.expires_at
   where k.expires_at <= clock_timestamp();
-  if found then
-    return new;
+  if not found then
+    return null;
   end if;
-  return null;
+  waited := clock_timestamp() - began;
+  if waited > interval '100 milliseconds' then  -- its time to live begins when it is taken
+    new.key_expires_at := new.key_expires_at + waited;
+    update rowcron.key as k set expires_at = new.key_expires_at
+    where k.job_id = new.job_id and k.key = new.key;
+  end if;
+  return new;
 end
 $$;
 comment on function rowcron._take_key() is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -142,6 +143,21 @@ def test_an_expired_key_is_taken_by_one_of_a_hundred(
     assert len(runs) == 1
     assert runs != {old}
     assert db.execute("select count(*) from rowcron.run").fetchone() == (2,)
+
+
+@pytest.mark.usefixtures("job")
+def test_a_key_lives_from_when_it_was_taken_not_from_when_it_was_asked_for(
+    connect: Callable[[str], psycopg.Connection], alice: psycopg.Connection
+) -> None:
+    other = connect("alice")
+    alice.execute("begin")
+    enqueue(alice)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(enqueue, other, ttl="1 s")
+        time.sleep(1.2)  # longer than it lives
+        alice.execute("rollback")
+        mine = waiting.result(20)
+    assert enqueue(alice) == mine
 
 
 @pytest.mark.usefixtures("job")
