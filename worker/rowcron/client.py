@@ -7,17 +7,21 @@ the database's: here are only the questions.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.string import TextLoader
 
-from rowcron.encoding import AS_THEY_ARE, CLIENT, OWN_PATH, must_be_raw
+from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
 
+# Whoever may create functions in a schema of the path could have ours call them.
+OWN_PATH = "-c search_path=pg_catalog,pg_temp"
 Record = dict[str, Any]
 Values = Sequence[Any] | Mapping[str, Any] | None
 
@@ -39,27 +43,29 @@ def connect(
 
     `timeout` is in seconds. Raises `psycopg.OperationalError`.
     """
-    conn = psycopg.Connection[Record].connect(
-        conninfo,
-        autocommit=True,
-        prepare_threshold=None,
-        row_factory=dict_row,
-        client_encoding=encoding,
-        **_defaults(conninfo, timeout),
-    )
+    named = conninfo_to_dict(conninfo)
+    usual: dict[str, str | int] = {"application_name": "rowcron", "connect_timeout": timeout}
+    usual = {key: value for key, value in usual.items() if key not in named}
+    plain = make_conninfo(conninfo, **usual, client_encoding=encoding)
+    given = str(named.get("options") or os.environ.get("PGOPTIONS", ""))
+    try:
+        conn = _connect(make_conninfo(plain, options=f"{given} {OWN_PATH}".strip()))
+    except psycopg.OperationalError as error:
+        if "startup parameter" not in str(error):
+            raise
+        conn = _connect(plain)  # a pooler, which knows no options
     if must_be_raw(conn):
         conn.close()
         return connect(conninfo, timeout=timeout, encoding=AS_THEY_ARE)
-    conn.execute(OWN_PATH)
     conn.adapters.register_loader("timestamptz", _Instant)
     conn.adapters.register_loader("interval", TextLoader)
     return conn
 
 
-def _defaults(conninfo: str, timeout: int) -> Mapping[str, Any]:
-    named = psycopg.conninfo.conninfo_to_dict(conninfo)
-    defaults = {"application_name": "rowcron", "connect_timeout": timeout}
-    return {key: value for key, value in defaults.items() if key not in named}
+def _connect(conninfo: str) -> psycopg.Connection[Record]:
+    return psycopg.Connection[Record].connect(
+        conninfo, autocommit=True, prepare_threshold=None, row_factory=dict_row
+    )
 
 
 class Client:

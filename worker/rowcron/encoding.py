@@ -14,8 +14,6 @@ from psycopg import BaseConnection
 from psycopg.types.string import TextBinaryLoader, TextLoader
 
 CLIENT: Final = "utf8"  # libpq's client_encoding; it has the better of a role's and PGOPTIONS'
-# Whoever may create functions in a schema of the path could have ours call them.
-OWN_PATH: Final = "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"
 AS_THEY_ARE: Final = "sql_ascii"
 
 

@@ -22,7 +22,7 @@ from rowcron.chapters import (
     schema_hash,
     script,
 )
-from rowcron.encoding import CLIENT, OWN_PATH
+from rowcron.encoding import CLIENT
 
 __all__ = ["InstallError", "Installed", "chapters", "install", "schema_hash", "script"]
 
@@ -90,8 +90,10 @@ def _explain(conn: psycopg.Connection, error: psycopg.Error, where: str) -> Inst
     state = error.sqlstate or ""
     if isinstance(error, pg.InsufficientPrivilege):
         row = conn.execute(
-            "select quote_ident(current_user), quote_ident(current_database()),"
-            " has_database_privilege(current_database(), 'create'), rolcreaterole or rolsuper"
+            "select pg_catalog.quote_ident(current_user),"
+            " pg_catalog.quote_ident(pg_catalog.current_database()),"
+            " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create'),"
+            " rolcreaterole or rolsuper"
             " from pg_catalog.pg_roles where rolname = current_user"
         ).fetchone()
         assert row is not None
@@ -127,6 +129,8 @@ def _apply(conn: psycopg.Connection, *, force: bool, wanted: bool) -> Installed:
     where = "rowcron install"
     try:
         with conn.transaction():
+            # whoever may create functions in a schema of the path could have ours call them
+            conn.execute("set local search_path = pg_catalog, pg_temp")
             conn.execute("select pg_catalog.pg_advisory_xact_lock(%s)", [LOCK_KEY])
             before = conn.execute(_ALONE).fetchone()
             alone = single_role.role_of(conn, wanted=wanted)
@@ -167,7 +171,6 @@ def install(database_url: str, *, force: bool = False, single_role: bool = False
         application_name="rowcron",
         client_encoding=CLIENT,
     ) as conn:
-        conn.execute(OWN_PATH)
         server = conn.info.server_version
         if server < OLDEST_SERVER:
             raise InstallError(
