@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from harness import INSTALLER, TEMPLATE, Database, TestServer
-from rowcron import __version__, chapters
+from rowcron import __version__, chapters, client
 from rowcron.install import InstallError, install, script
 
 
@@ -174,3 +174,36 @@ def test_the_chapters_are_plain_sql() -> None:
         lines = path.read_text("utf-8").splitlines()
         assert not [line for line in lines if line.startswith("\\")], path.name
         assert not [line for line in lines if line.lower() in ("begin;", "commit;")], path.name
+
+
+def test_functions_of_others_are_not_called_by_whoever_installs(
+    server: TestServer, database: Database, tmp_path: Path
+) -> None:
+    """One with exactly fitting types has the better of PostgreSQL's own, if it is in the path."""
+    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+        db.execute("drop schema rowcron cascade; drop schema rowcron_executor cascade")
+        db.execute("grant create, usage on schema public to public")
+        db.execute("create table public.caught (who text)")
+        db.execute("grant all on public.caught to public")
+    with psycopg.connect(database.url("bob"), autocommit=True) as bob:
+        for types, rest in (("text", "$2"), ("name", "$2::text"), ("text, text", "$2, $3")):
+            bob.execute(
+                f"create function public.format(text, {types}) returns text language plpgsql as $$"
+                " begin insert into public.caught values (current_user);"
+                f" return pg_catalog.format($1, variadic array[{rest}]); end $$".encode()
+            )
+        bob.execute(
+            "create function public.quote_ident(name) returns text language plpgsql as $$"
+            " begin insert into public.caught values (current_user);"
+            " return pg_catalog.quote_ident($1::text); end $$"
+        )
+    install(database.url("postgres"))
+    file = tmp_path / "install.sql"
+    file.write_text(script(), "utf-8")
+    server.psql(database.url("postgres"), "-f", str(file))
+    with psycopg.connect(database.url("alice"), autocommit=True) as alice:
+        alice.execute("insert into rowcron.job (name, command) values ('a', 'select 1')")
+    with client.connect(database.url("postgres")) as conn:
+        assert client.Client(conn).rows("select english from rowcron.jobs")
+    with psycopg.connect(database.url("postgres")) as db:
+        assert db.execute("select who from public.caught").fetchall() == []
