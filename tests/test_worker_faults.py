@@ -340,10 +340,12 @@ def test_a_job_that_never_began_for_want_of_a_connection_has_not_timed_out(
 ) -> None:
     jobs.db.execute("create role w_sql login connection limit 0 in role rowcron_worker")
     try:
-        start("--kind", "sql", "--poll", "0.5", "--sql-database-url", database.url("w_sql"))
+        worker = start(
+            "--kind", "sql", "--poll", "0.5", "--sql-database-url", database.url("w_sql")
+        )
         run = jobs.run("sql", "select 1", timeout="500 ms")
         jobs.wait_running(run)
-        wait_until(lambda: not jobs.running(run) or jobs.entries(run), what="the timeout")
+        worker.wait_for("end", run_id=run, outcome="released")
         assert not [entry for entry in jobs.entries(run) if entry["final"]]
         jobs.db.execute("alter role w_sql connection limit -1")
         assert jobs.end(run)["outcome"] == "succeeded"
