@@ -232,6 +232,15 @@ declare
   due timestamptz;
   brought bigint;
 begin
+  -- an older snapshot would not see what was paused, held or counted against a limit meanwhile
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using
+      errcode = 'RCISO',
+      message = 'runs are claimed in read committed transactions only',
+      detail = format('This one is %s.', current_setting('transaction_isolation')),
+      hint = format('alter role %I set default_transaction_isolation = ''read committed'';',
+        session_user);
+  end if;
   select
     exists (
       select from rowcron.worker as w
@@ -294,6 +303,6 @@ comment on function rowcron.claim(
           'nothing now, what falls due within 0.25 s; nothing may then be started, nor the '
           'transaction committed, before the instant in the setting rowcron.claimed_for (seconds '
           'since 1970, in this transaction alone), whatever was handed out. Raises RCWRK when the '
-          'worker was declared lost.';
+          'worker was declared lost, RCISO where snapshots outlive a statement.';
 
 reset role;

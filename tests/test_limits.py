@@ -10,8 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import psycopg
+import pytest
 
-from harness import Database
+from harness import WORKER, Database
+from workers import Jobs, Start, jobs, start
+
+__all__ = ["jobs", "start"]
 
 CLAIMERS = 8
 RUNS = 150
@@ -101,3 +105,38 @@ def test_no_limit_is_exceeded_by_many_claimers(
         " group by job, scheduled_for having count(*) > 1) as d"
     ).fetchone()
     assert doubled == (0,)
+
+
+def test_an_older_snapshot_claims_nothing(connect: Callable[[str], psycopg.Connection]) -> None:
+    """It would not see what began, or was paused or held, after it was taken."""
+    worker = connect(WORKER)
+    for level in ("repeatable read", "serializable"):
+        worker.execute(f"begin isolation level {level}".encode())
+        with pytest.raises(psycopg.Error) as refused:
+            worker.execute("select * from rowcron.claim()")
+        worker.execute("rollback")
+        assert refused.value.sqlstate == "RCISO"
+        assert level in (refused.value.diag.message_detail or "")
+    hint = refused.value.diag.message_hint or ""
+    assert hint == f"alter role {WORKER} set default_transaction_isolation = 'read committed';"
+
+
+def test_workers_keep_limits_where_snapshots_are_old_by_default(jobs: Jobs, start: Start) -> None:
+    jobs.db.execute(
+        f"alter database {jobs.db.info.dbname} set default_transaction_isolation = 'serializable'".encode()
+    )
+    options = ("--kind", "sql,python", "--concurrency", "20", "--sql-connections", "4")
+    for _ in range(2):
+        start(*options)
+    two = jobs.add("python", "sleep", args='{"seconds": 0.1}', max_running=2)
+    free = jobs.add("sql", "select 1")
+    runs = [jobs.start(name) for _ in range(40) for name in (two, free)]
+    for run in runs:
+        assert jobs.end(run)["outcome"] == "succeeded"
+    most = jobs.db.execute(
+        "select max((select count(*) from rowcron.ledger as o where o.job = l.job"
+        " and o.started_at <= l.started_at and o.finished_at > l.started_at + interval '50 ms'))"
+        " from rowcron.ledger as l where l.job = %s",
+        (two,),
+    ).fetchone()
+    assert most is not None and 1 <= most[0] <= 2

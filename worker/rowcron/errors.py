@@ -83,6 +83,10 @@ class WorkerLost(Refused):
     """RCWRK: the database has declared this worker lost and handed its runs out."""
 
 
+class WrongIsolation(Refused):
+    """RCISO: claimed in a transaction whose snapshot is older than its statement."""
+
+
 class Held(Refused):
     """RCHLD: everything is held."""
 
@@ -148,6 +152,7 @@ BY_SQLSTATE: dict[str, type[RowcronError]] = {
     "RCNOR": NoSuchRun,
     "RCCLM": ClaimLost,
     "RCWRK": WorkerLost,
+    "RCISO": WrongIsolation,
     "RCHLD": Held,
     "RCVER": WrongVersion,
     "RCDEF": EndlessTriggers,

@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
 
-from rowcron.connection import connect, pooled
+from rowcron.connection import brief, connect, pooled
 from rowcron.errors import Unavailable, translate
 from rowcron.silence import Watch
 from rowcron.wire import Wire
@@ -21,6 +21,7 @@ from rowcron.wire import Wire
 # A prepared statement whose function has got other columns, or that somebody has discarded: it was
 # not carried out, and a new session prepares it anew.
 FORGOTTEN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
+READ_COMMITTED = "set default_transaction_isolation = 'read committed'"  # a claim is refused else
 CANCEL = 1.0  # seconds for a cancel to be taken
 CUT = "the connection was cut while it lay idle"
 
@@ -49,6 +50,9 @@ class Link:
         connection = await connect(self.info)
         try:
             self._prepared = None if await pooled(connection) else {}
+            if self._prepared is not None:
+                with brief(connection):
+                    await connection.execute(READ_COMMITTED)
         except BaseException:
             await connection.close()
             raise
