@@ -56,6 +56,13 @@ as $$
 declare
   live rowcron.run;
 begin
+  -- What ends here may be what its job's next occurrence counts from: agenda before run, as everybody
+  -- who locks both. Not what runs: an owner's open edit of its job must not hold up its end.
+  perform from rowcron.agenda as a
+  where (a.parsed).form = 'after' and a.job_id = (
+    select r.job_id from rowcron.run as r where r.id = asked.run_id and r.state <> 'running'
+  )
+  for update;
   -- not FOR UPDATE: a SQL job holds its run row FOR KEY SHARE while it executes
   select r.* into live from rowcron.run as r where r.id = asked.run_id for no key update;
   if live.id is null or not rowcron._may(asked.changed_by, live.owner) then

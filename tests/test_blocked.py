@@ -116,3 +116,30 @@ def test_a_run_whose_job_moves_meanwhile_goes_where_its_job_is(
     claimed = [row[0] for _ in range(2) for row in worker.execute(CLAIM, (me,)).fetchall()]
     assert claimed == [run]
     assert jobs.entries(run) == []
+
+
+def test_a_cancel_waits_for_an_edit_and_does_not_deadlock_with_it(
+    jobs: Jobs, worker: psycopg.Connection[Any], connect: Connect
+) -> None:
+    name = jobs.add("sql", "select 1", schedule="@after 1 hour")
+    jobs.db.execute("update rowcron.agenda set next_run_at = clock_timestamp()")
+    worker.execute("select rowcron.claim(capacity => 0)")
+    (run,) = jobs.db.execute("select id from rowcron.run").fetchone() or (None,)
+    edit = f"update rowcron.job set {{}} where name = '{name}'"
+    jobs.owner.execute("begin")
+    jobs.owner.execute(edit.format("schedule = '@after 2 hours'").encode())
+    answers: list[Any] = []
+
+    def cancel() -> None:
+        answers.append(connect("alice").execute("select rowcron.cancel(%s)", (run,)).fetchone())
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    waits = "select 1 from pg_locks where not granted"
+    wait_until(lambda: jobs.db.execute(waits).fetchone(), what="the cancel to wait")
+    jobs.owner.execute(edit.format("queue = 'there'").encode())
+    jobs.owner.execute("commit")
+    thread.join()
+    assert answers == [("cancelled",)]
+    query = "select next_run_at > now() + interval '110 minutes' from rowcron.agenda"
+    assert jobs.db.execute(query).fetchone() == (True,)

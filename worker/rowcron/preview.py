@@ -148,6 +148,8 @@ def _check_field(part: str, place: int, given: str, fields: int, seed: str) -> N
     from croniter.croniter import CroniterError
 
     name, allowed = FIELDS[place + 6 - fields]
+    if not seed and re.search(r"(?i)(^|,)h", given):
+        raise BadSchedule(f'{name} "{given}" needs a job to be spread by: --seed owner.name')
     alone = ["*"] * fields
     alone[place] = part
     try:
