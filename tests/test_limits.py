@@ -122,9 +122,8 @@ def test_an_older_snapshot_claims_nothing(connect: Callable[[str], psycopg.Conne
 
 
 def test_workers_keep_limits_where_snapshots_are_old_by_default(jobs: Jobs, start: Start) -> None:
-    jobs.db.execute(
-        f"alter database {jobs.db.info.dbname} set default_transaction_isolation = 'serializable'".encode()
-    )
+    alter = "alter database {} set default_transaction_isolation = 'serializable'"
+    jobs.db.execute(alter.format(jobs.db.info.dbname).encode())
     options = ("--kind", "sql,python", "--concurrency", "20", "--sql-connections", "4")
     for _ in range(2):
         start(*options)
@@ -139,4 +138,5 @@ def test_workers_keep_limits_where_snapshots_are_old_by_default(jobs: Jobs, star
         " from rowcron.ledger as l where l.job = %s",
         (two,),
     ).fetchone()
-    assert most is not None and 1 <= most[0] <= 2
+    assert most is not None
+    assert 1 <= most[0] <= 2

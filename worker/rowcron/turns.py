@@ -12,14 +12,13 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from rowcron import database
+from rowcron.claims import Claims
 from rowcron.errors import NotInstalled, NotPermitted, RowcronError, WorkerLost, WrongVersion
 from rowcron.heartbeat import Registration
 from rowcron.link import Link
 from rowcron.literals import text_array
 from rowcron.log import Log
 from rowcron.models import Beat
-from rowcron.pace import Pace
 from rowcron.running import Running
 from rowcron.settings import WorkerSettings
 from rowcron.standing import Standing
@@ -28,9 +27,6 @@ from rowcron.wake import ANYTHING, Alarm, Event
 # How often a worker that can take nothing more looks whether something is to be fired: seconds.
 FIRE_PAUSE = 0.25
 NARROW_PAUSE = 0.1  # in a flood of other kinds, how seldom those with little room are asked for
-MANY = 50  # runs that a claim brings, from which on the next one is sent before they begin
-LARGEST = 1_000  # runs asked for in one claim
-MOST_REPORTS = 2_000  # unanswered, and two a slot, beyond which nothing is claimed
 LIGHT = (0.005, 0.2)  # the first and the longest sleep while a sleep announced is not settled
 FULL_SLEEP = 1.0  # the database answers 1 s when runs wait for others to end
 
@@ -40,21 +36,19 @@ class Turns:
 
     def __init__(self, settings: WorkerSettings, log: Log, info: str, about: Registration) -> None:
         self.settings = settings
-        self.about = about
         self.alarm = Alarm()
         self.running = Running(settings, log, info, self.alarm)
         self.outage = self.running.outage
         self.control = Link(info)
         self.standing = Standing(log, self.control, self.running, about)
+        self.claims = Claims(self.control, self.running, self.standing, about)
         self.stopping = ""
         self._loop = asyncio.get_running_loop()
         self._flowing = False  # the last claim brought more than it takes to go on asking
         self._narrow_at = 0.0
-        self._in_vain = 0
         self._early = False  # woken before the instant for which the next claim is
         self._came_early = False  # in vain: to the next instant it comes when it is there
         self._told = False  # of something that was not asked about yet
-        self._pace = Pace(self._loop.time())
 
     async def work(self) -> None:
         """Take turns; a database that is away is waited for."""
@@ -77,7 +71,7 @@ class Turns:
     async def _turn(self) -> None:
         self._told |= bool(self.alarm.events & Event.NOTIFIED)
         self.alarm.clear()
-        free = self._free()
+        free = self.claims.free()
         rooms = self.running.rooms()
         taking = [kind for kind, room in rooms.items() if room > 0]
         if free <= 0 or not taking:
@@ -94,68 +88,35 @@ class Turns:
         if self._flowing and narrow and wide and not early:
             # what was brought is started while the next claim is on its way: not often a short one
             if self._loop.time() > self._narrow_at + NARROW_PAUSE:
-                await self._claim(few, text_array(narrow))
+                await self.claims.take(few, text_array(narrow))
                 self._narrow_at = self._loop.time()
-            self._flowing = await self._claim(free, text_array(wide)) > few
+            self._flowing = await self.claims.take(free, text_array(wide)) > few
         else:
             if early and narrow and wide:  # the larger claim has the better of it
                 few = free
-                brought = await self._claim(few, text_array(wide), ahead=True)
-                brought += await self._claim(
+                brought = await self.claims.take(few, text_array(wide), ahead=True)
+                brought += await self.claims.take(
                     min(narrow.values()), text_array(narrow), ahead=not brought
                 )
             else:
                 kinds = None if len(taking) == len(rooms) else text_array(taking)
-                brought = await self._claim(few, kinds, ahead=early)
+                brought = await self.claims.take(few, kinds, ahead=early)
             self._came_early = early and not brought
             if brought < few:
                 if not self.stopping:
                     await self._sleep([kind for kind, room in rooms.items() if room == 0])
                 return
-            if narrow and wide and (free := self._free()):
-                self._flowing = await self._claim(free, text_array(wide)) > few
+            if narrow and wide and (free := self.claims.free()):
+                self._flowing = await self.claims.take(free, text_array(wide)) > few
         if self._told and self._loop.time() - self.standing.asked_at > FIRE_PAUSE:
             await self._ask(asleep=None)  # never idle, but it may have been a cancel
         await asyncio.sleep(0)
-
-    def _free(self) -> int:
-        """Return how many runs may be claimed now, some ahead; none while reports pile up."""
-        if self._is_choked:
-            return 0
-        running = self.running
-        ahead = self._pace.measure(running.ended, self._loop.time())
-        running.enough = self.settings.concurrency + ahead // 2
-        if len(running.active) >= running.enough:
-            return 0
-        # not all at once, so that a claim is on its way while the one before is worked off
-        return min(self.settings.concurrency + ahead - len(running.active), LARGEST)
-
-    @property
-    def _is_choked(self) -> bool:
-        """Whether the database takes reports too slowly for more runs to be worth claiming."""
-        return self.running.reporter.backlog > 2 * self.settings.concurrency + MOST_REPORTS
-
-    async def _claim(self, capacity: int, kinds: str | None = None, *, ahead: bool = False) -> int:
-        with self.standing.asking() as member:
-            runs = await database.claim(
-                self.control, member.id, capacity, self.about, kinds, ahead=ahead
-            )
-        if runs:
-            self._in_vain = 0
-        # where more is to be had, the next claim is sent before these are started
-        last = ahead or len(runs) < min(capacity, MANY)
-        self.running.begin(runs, member, at_once=last)
-        if runs and last:
-            await asyncio.sleep(0)  # handlers begin before anything else is asked
-            if ahead:
-                await self.running.begun()
-        return len(runs)
 
     async def _wait_for_room(self) -> None:
         """Wait for a slot; meanwhile fire what falls due."""
         pause = FIRE_PAUSE
         # with reports in the way, room comes when they are answered, be it that nothing runs
-        enough = Event.ROOM | Event.STOP | (Event.FINISHED if self._is_choked else 0)
+        enough = Event.ROOM | Event.STOP | (Event.FINISHED if self.claims.is_choked else 0)
         while not self.stopping:
             if await self.alarm.wait(enough | Event.NOTIFIED, pause) & enough:
                 return
@@ -165,7 +126,7 @@ class Turns:
             pause = self.longest_sleep()
             if beat.wake_after is not None:
                 if beat.wake_after <= 0:
-                    await self._claim(0)
+                    await self.claims.take(0)
                     pause = FIRE_PAUSE
                 else:
                     pause = min(pause, beat.wake_after)
@@ -181,7 +142,7 @@ class Turns:
             beat = await self._ask(asleep=True, full=full)
             pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
             if beat.wake_after is None or beat.wake_after > 0:
-                self._in_vain = 0
+                self.claims.in_vain = 0
             early = 0.0 if self._came_early else beat.lead
             if beat.wake_after is not None and beat.wake_after - early <= pause:
                 pause, due = beat.wake_after, True
@@ -189,13 +150,13 @@ class Turns:
                     pause = max(pause - early, 0.0)
                 else:
                     early = 0.0
-                    self._in_vain += 1
-                    if self._in_vain < 3:
+                    self.claims.in_vain += 1
+                    if self.claims.in_vain < 3:
                         if full:
-                            await self._claim(0)  # fires the kinds that it cannot take
+                            await self.claims.take(0)  # fires the kinds that it cannot take
                         return
                     # others hold what there is: soon again, then later
-                    pause = min(0.001 * 2 ** min(self._in_vain, 10), FIRE_PAUSE)
+                    pause = min(0.001 * 2 ** min(self.claims.in_vain, 10), FIRE_PAUSE)
             if not beat.settled and light < pause:
                 pause, due, light = light, False, min(light * 2, longest)
             soon = due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP
@@ -203,7 +164,8 @@ class Turns:
             while True:
                 events = await self._wait(until, full)
                 if events & Event.READY and not self.stopping and self._loop.time() < until:
-                    if (stands := await self._claim_ready(full)) == 0:
+                    self.alarm.clear(Event.READY)
+                    if (stands := await self.claims.take_ready(full)) == 0:
                         return
                     look = self._loop.time() + stands * random.uniform(0.5, 1.0)
                     if look < until:
@@ -213,35 +175,15 @@ class Turns:
                 else:
                     self.alarm.clear(Event.FINISHED)
             if events & Event.NOTIFIED:
-                self._in_vain = 0
+                self.claims.in_vain = 0
             if events & ~(Event.FINISHED | Event.AGAIN) or (due and not events):
                 self._early = due and not events and early > 0
                 if full and due and not events:
-                    await self._claim(0)  # fires the kinds that it could not take
+                    await self.claims.take(0)  # fires the kinds that it could not take
                 return
             if events and soon:
                 return  # a run has ended, for which others may have waited
             self.alarm.clear(Event.FINISHED | Event.AGAIN)
-
-    async def _claim_ready(self, full: list[str]) -> float:
-        """Take what we were told of; return how long we may sleep on as announced: seconds."""
-        self.alarm.clear(Event.READY)
-        free, rooms = self._free(), self.running.rooms()
-        taking = {kind: room for kind, room in rooms.items() if room > 0}
-        few = min([free, *taking.values()])
-        now_full = rooms.keys() - taking.keys()
-        if few <= 0 or not taking or not now_full <= set(full):
-            return 0.0  # nobody here waits for room of a kind that has become full since
-        kinds = None if len(taking) == len(rooms) else text_array(taking)
-        with self.standing.asking() as member:
-            runs, stands = await database.claim_ready(
-                self.control, member.id, few, self.about, kinds
-            )
-        self.running.begin(runs, member, at_once=True)
-        if runs:
-            self._in_vain = 0
-            await asyncio.sleep(0)  # handlers begin before anything else is asked
-        return stands if len(runs) < few else 0.0
 
     async def _wait(self, until: float, full: list[str]) -> int:
         """Wait for an event; more room is one only for a kind that had none."""
