@@ -15,7 +15,7 @@ set role rowcron_owner;
 create or replace function rowcron._check_timezone(timezone text) returns void
 language plpgsql
 stable
-parallel safe
+parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -87,9 +87,9 @@ begin
     when 'MSK' then '{Europe/Moscow}'
   end::text[], case
     when lower(timezone) in ('utc', 'z', 'etc/utc', 'utc+0', 'utc0') then '{UTC}'
-    when timezone ~* '^(utc|gmt)?[+-](0?\d|1[0-4])(:?00)?$' then array[
+    when timezone ~* E'^(utc|gmt)?[+-](0?\\d|1[0-4])(:?00)?$' then array[
       'Etc/GMT' || translate(substring(timezone from '[+-]'), '+-', '-+')
-      || substring(timezone from '[+-]0?(\d+)')::integer
+      || substring(timezone from E'[+-]0?(\\d+)')::integer
     ]
   end::text[], likely[1:3], '{Europe/Berlin}');
   raise exception using
@@ -99,7 +99,7 @@ begin
       else format('time zone "%s" is not the name of a zone', timezone)
     end,
     detail = case
-      when timezone ~ '\d'
+      when timezone ~ E'\\d'
         then 'offsets are not zones: they know no daylight saving, and POSIX reverses signs'
       when timezone ~ '^[A-Z]{2,5}$'
         then 'abbreviations are not zones: they keep one offset all year'

@@ -77,7 +77,7 @@ create or replace function rowcron._parse(schedule text, seed text default null)
 returns rowcron._parsed
 language plpgsql
 immutable
-parallel safe
+parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -92,15 +92,15 @@ begin
   if schedule is null then
     return null;
   end if;
-  odd := substring(schedule from '[^\x20-\x7e\t\r\n]');
+  odd := substring(schedule from E'[^\\x20-\\x7e\\t\\r\\n]');
   if odd is not null then
     perform rowcron._refuse_schedule(schedule, strpos(schedule, odd),
       format('character "%s" (U+%s) is not plain ASCII', odd,
         lpad(upper(to_hex(ascii(odd))), 4, '0')),
       'a schedule has digits, letters, spaces and * , - / ? # @ ( )',
       case
-        when odd ~ '[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]' then 'type a hyphen: -'
-        when odd ~ '[\u00a0\u2000-\u200b\u202f\u205f\u3000\ufeff]' then 'type a space'
+        when odd ~ E'[\\u2010-\\u2015\\u2212\\ufe58\\ufe63\\uff0d]' then 'type a hyphen: -'
+        when odd ~ E'[\\u00a0\\u2000-\\u200b\\u202f\\u205f\\u3000\\ufeff]' then 'type a space'
         else 'for example: 0 3 * * mon-fri (at 03:00 on weekdays)'
       end);
   elsif length(schedule) > 1000 then
@@ -109,16 +109,16 @@ begin
       message = format('schedule of %s characters is too long', length(schedule)),
       detail = 'a schedule has at most 1000 characters',
       hint = 'for example: */5 * * * * (every 5 minutes)';
-  elsif schedule ~* '^\s*(CRON_)?TZ=' then
-    perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, '\S'),
-      format('schedule names a time zone: "%s"', substring(schedule from '(?i)[A-Z_]+=\S*')),
+  elsif schedule ~* E'^\\s*(CRON_)?TZ=' then
+    perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, E'\\S'),
+      format('schedule names a time zone: "%s"', substring(schedule from E'(?i)[A-Z_]+=\\S*')),
       'the time zone of a job stands in its column timezone, not in its schedule',
       format('write: schedule = %L, timezone = %L',
-        regexp_replace(schedule, '^\s*\S+\s*', ''), substring(schedule from '=(\S*)')));
-  elsif schedule ~ '^\s*@' then
+        regexp_replace(schedule, E'^\\s*\\S+\\s*', ''), substring(schedule from E'=(\\S*)')));
+  elsif schedule ~ E'^\\s*@' then
     return rowcron._parse_word(schedule, seed);
   end if;
-  fields := regexp_split_to_array(btrim(schedule, E' \t\r\n'), '[ \t\r\n]+');
+  fields := regexp_split_to_array(btrim(schedule, E' \t\r\n'), E'[ \\t\\r\\n]+');
   if fields[1] = '' then
     raise exception using
       errcode = 'RCSCH',
@@ -129,11 +129,11 @@ begin
     perform rowcron._refuse_schedule(schedule, length(schedule),
       format('schedule "%s" has %s of 5 fields', schedule, cardinality(fields)),
       'the fields are: minute hour day-of-month month day-of-week',
-      case when schedule ~* '^\s*(every\s+)?\d+\s*[a-z]+\s*$'
-        then 'for an interval write: @every ' || substring(schedule from '\d.*\S')
+      case when schedule ~* E'^\\s*(every\\s+)?\\d+\\s*[a-z]+\\s*$'
+        then 'for an interval write: @every ' || substring(schedule from E'\\d.*\\S')
         else 'for example: 0 3 * * * (at 03:00 every day)' end);
   elsif cardinality(fields) > 6 then
-    perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, '[^ \t\r\n]+', 1, 7),
+    perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, E'[^ \\t\\r\\n]+', 1, 7),
       format('schedule "%s" has %s fields', schedule, cardinality(fields)),
       'at most six: second minute hour day-of-month month day-of-week; there is no year',
       'write: ' || array_to_string(fields[1:6], ' '));
@@ -158,7 +158,7 @@ begin
   days_star := fields[3 + extra] ~ '^[*?]';
   weekdays_star := fields[5 + extra] ~ '^[*?]';
   parsed.either_day := not (days_star or weekdays_star);
-  parsed.elapsed := parsed.with_seconds or fields[1] ~ '^\*' or fields[2] ~ '^\*';
+  parsed.elapsed := parsed.with_seconds or fields[1] ~ E'^\\*' or fields[2] ~ E'^\\*';
   parsed.day_rule := case
     when parsed.months <> 8190 then 2
     when parsed.either_day and (parsed.days = 4294967294 or parsed.weekdays = 127) then 0
@@ -173,7 +173,7 @@ begin
     + bit_count(((parsed.seconds & -parsed.seconds) - 1)::bit(64));
   if parsed.day_rule = 2 and rowcron._next_day(parsed, date '2000-01-01') is null then
     perform rowcron._refuse_schedule(schedule,
-      regexp_instr(schedule, '[^ \t\r\n]+', 1, 3 + extra),
+      regexp_instr(schedule, E'[^ \\t\\r\\n]+', 1, 3 + extra),
       format('schedule "%s" never happens', schedule),
       format('no year has a day for day of month "%s", month "%s", day of week "%s"',
         fields[3 + extra], fields[4 + extra], fields[5 + extra]),

@@ -112,7 +112,7 @@ declare
   days text;
 begin
   if parsed.form = 'every' then
-    return 'every ' || regexp_replace(rowcron._explain_interval(parsed.step), '^1 (\w+)$', '\1')
+    return 'every ' || regexp_replace(rowcron._explain_interval(parsed.step), E'^1 (\\w+)$', E'\\1')
       || case when parsed.elapsed then '' else ', ' || timezone end;
   elsif parsed.form = 'after' then
     return rowcron._explain_interval(parsed.step) || ' after the end of the last run';
@@ -136,7 +136,7 @@ begin
     || ', ' || timezone
     || case
       when parsed.with_seconds and timezone <> 'UTC'
-        and btrim(schedule, E' \t\r\n') ~ '^\S+\s+[^*]\S*\s+[^*]'
+        and btrim(schedule, E' \t\r\n') ~ E'^\\S+\\s+[^*]\\S*\\s+[^*]'
       then '; as it has seconds it follows elapsed time: not at all where the clock is put forward over'
         ' it, twice where it is put back (without the seconds it would run once)'
       else ''
@@ -152,13 +152,13 @@ create or replace function rowcron.explain(
 ) returns text
 language plpgsql
 stable
-parallel safe
+parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  spread constant boolean := seed is null and schedule !~ '^\s*@'
-    and schedule ~* '(^|[\s,])H([\s,(/]|$)';
+  spread constant boolean := seed is null and schedule !~ E'^\\s*@'
+    and schedule ~* E'(^|[\\s,])H([\\s,(/]|$)';
 begin
   perform rowcron._check_timezone(timezone);
   return case when spread then 'for example ' else '' end

@@ -72,13 +72,13 @@ begin
         when 5 then 'jan feb mar apr may jun jul aug sep oct nov dec'
         else 'sun mon tue wed thu fri sat'
       end || '; ' || advice
-    when item ~ '\?' then
+    when item ~ E'\\?' then
       '? may stand alone in day of month or day of week; elsewhere write *'
     else advice
   end;
   perform rowcron._refuse_schedule(
     schedule,
-    regexp_instr(schedule, '[^ \t\r\n]+', 1, ordinal) + skipped,
+    regexp_instr(schedule, E'[^ \\t\\r\\n]+', 1, ordinal) + skipped,
     fault,
     format('%s takes %s; with * , - / and H', field, allowed),
     advice
@@ -103,7 +103,7 @@ declare
   number integer;
 begin
   if slot = 4 then
-    part := regexp_match(item, '^(?:L|L-(\d{1,2})|(LW)|(\d{1,2})W)$');
+    part := regexp_match(item, E'^(?:L|L-(\\d{1,2})|(LW)|(\\d{1,2})W)$');
     if part is null then
       return null;
     elsif part[2] is not null then
@@ -120,7 +120,7 @@ begin
   part := regexp_match(item, '^(?:(0?[0-7]|[A-Z]{3})(?:#0?([1-5])|L)|L(0?[0-7]|[A-Z]{3}))$');
   number := coalesce(
     array_position(names, coalesce(part[1], part[3])) - 1,
-    case when coalesce(part[1], part[3]) ~ '^\d+$' then coalesce(part[1], part[3])::integer % 7 end
+    case when coalesce(part[1], part[3]) ~ E'^\\d+$' then coalesce(part[1], part[3])::integer % 7 end
   );
   return array[0, 1::bigint << (7 * (coalesce(part[2], '6')::integer - 1) + number), 0];
 end;
@@ -161,8 +161,8 @@ begin
   foreach written in array string_to_array(field, ',') loop
     item := upper(written collate "C");
     part := regexp_match(item,
-      '^(?:(\*)|(H)(?:\((\d{1,4})-(\d{1,4})\))?|(\d{1,4}|[A-Z]{3})(?:-(\d{1,4}|[A-Z]{3}))?)'
-      || '(?:/(\d{1,9}))?$');
+      E'^(?:(\\*)|(H)(?:\\((\\d{1,4})-(\\d{1,4})\\))?|(\\d{1,4}|[A-Z]{3})(?:-(\\d{1,4}|[A-Z]{3}))?)'
+      || E'(?:/(\\d{1,9}))?$');
     if part is null then
       if item = '?' and field = '?' and slot in (4, 6) then
         part := array['*', null, null, null, null, null, null];
@@ -172,9 +172,9 @@ begin
       if part is null and (special is null or special[2] is null) then
         perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, case
           when item = '' then 'empty'
-          when item ~ '^-?\d+$' or (slot = 4 and item ~ '^\d+W$') then 'range'
-          when slot = 6 and item ~ '^(0?[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)#\d+$' then 'nth'
-          when slot = 4 and item ~ '^L-\d+$' then 'end'
+          when item ~ E'^-?\\d+$' or (slot = 4 and item ~ E'^\\d+W$') then 'range'
+          when slot = 6 and item ~ E'^(0?[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)#\\d+$' then 'nth'
+          when slot = 4 and item ~ E'^L-\\d+$' then 'end'
           else 'shape'
         end);
       end if;
@@ -219,10 +219,10 @@ begin
         end if;
       else
         first := coalesce(array_position(names, part[5]) + low - 1,
-          case when part[5] ~ '^\d' then part[5]::integer end);
+          case when part[5] ~ E'^\\d' then part[5]::integer end);
         last := case
           when part[6] is not null then coalesce(array_position(names, part[6]) + low - 1,
-            case when part[6] ~ '^\d' then part[6]::integer end)
+            case when part[6] ~ E'^\\d' then part[6]::integer end)
           when part[7] is not null then high
           else first
         end;

@@ -9,13 +9,16 @@
 -- An interval without a unit is refused: 90 of what? So is anything that runs backwards or is
 -- shorter than a millisecond. Only ISO dates are read, because others depend on the session's
 -- DateStyle.
+--
+-- What is given is tried in a subtransaction, which a parallel worker cannot begin: parallel
+-- restricted, and whatever parses or asks for a zone with it.
 
 set role rowcron_owner;
 
 create or replace function rowcron._parse_interval(schedule text, place integer) returns interval
 language plpgsql
 immutable
-parallel safe
+parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -31,13 +34,13 @@ begin
   if spec = '' then
     perform rowcron._refuse_schedule(schedule, greatest(length(schedule), 1),
       format('%s names no interval', word), fact, example);
-  elsif spec ~ '^\d+(\.\d+)?$' then
+  elsif spec ~ E'^\\d+(\\.\\d+)?$' then
     perform rowcron._refuse_schedule(schedule, place, format('interval "%s" has no unit', spec),
       fact,       format('for example: %s %s seconds', word, spec));
   elsif spec ~ '-' or spec ~* 'ago' then
     perform rowcron._refuse_schedule(schedule, place,
       format('interval "%s" runs backwards', spec), fact, example);
-  elsif spec !~* '^(\d|\.\d|P)[0-9A-Z:. ]*$' or spec ~* '[A-Z ]\d+(\.\d+)?$' and spec !~ ':' then
+  elsif spec !~* E'^(\\d|\\.\\d|P)[0-9A-Z:. ]*$' or spec ~* E'[A-Z ]\\d+(\\.\\d+)?$' and spec !~ ':' then
     perform rowcron._refuse_schedule(schedule, place,
       format('interval "%s" is not understood', spec), fact, example);
   end if;
@@ -66,14 +69,14 @@ create or replace function rowcron._parse_instant(schedule text, place integer)
 returns rowcron._parsed
 language plpgsql
 immutable
-parallel safe
+parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   spec constant text := btrim(substr(schedule, place), E' \t\r\n');
   part constant text[] := regexp_match(spec,
-    '^(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d{1,6})?))?'
-    || ' *(?:(Z|z)|([+-])(0\d|1[0-5]):?([0-5]\d)?)?)?$');
+    E'^(\\d{4})-(\\d\\d?)-(\\d\\d?)(?:[Tt ] *([01]?\\d|2[0-3]):([0-5]\\d)(?::([0-5]\\d(?:\\.\\d{1,6})?))?'
+    || E' *(?:(Z|z)|([+-])(0\\d|1[0-5]):?([0-5]\\d)?)?)?$');
   example constant text := 'for example: @at 2026-12-24 18:00';
   fact constant text :=
     '@at takes a date and a time, in the time zone of the job unless it ends in one';
@@ -119,14 +122,14 @@ Errors: RCSCH.';
 create or replace function rowcron._parse_word(schedule text, seed text) returns rowcron._parsed
 language plpgsql
 immutable
-parallel safe
+parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   place constant integer := strpos(schedule, '@');
-  word constant text := lower(substring(schedule from '@[^ \t\r\n]*'));
+  word constant text := lower(substring(schedule from E'@[^ \\t\\r\\n]*'));
   beyond constant integer := place + length(word)
-    + length(substring(substr(schedule, place + length(word)) from '^[ \t\r\n]*'));
+    + length(substring(substr(schedule, place + length(word)) from E'^[ \\t\\r\\n]*'));
   same_as constant text := case word
     when '@yearly' then '0 0 1 1 *'
     when '@annually' then '0 0 1 1 *'

@@ -46,7 +46,7 @@ create or replace function rowcron.next_run(
 ) returns timestamptz
 language plpgsql
 stable
-parallel safe
+parallel restricted
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -79,7 +79,7 @@ create or replace function rowcron.next_runs(
 ) returns setof timestamptz
 language plpgsql
 stable
-parallel safe
+parallel restricted
 rows 10
 security definer
 set search_path = pg_catalog, pg_temp

@@ -67,8 +67,8 @@ as $$
   -- In UTF-8 there are more of them: C1, line ends, what reorders a line, what covers no cell. Other
   -- encodings have letters at these codes.
   select text ~ case when getdatabaseencoding() = 'UTF8'
-    then '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060\u2066-\u2069\ufeff]'
-    else '[\u0001-\u001f\u007f]' end
+    then E'[\\u0001-\\u001f\\u007f-\\u009f\\u200b\\u2028-\\u202e\\u2060\\u2066-\\u2069\\ufeff]'
+    else E'[\\u0001-\\u001f\\u007f]' end
 $$;
 comment on function rowcron._has_controls(text) is
   'Whether a text holds what steers a terminal, ends or reorders a line, or cannot be seen.';
@@ -78,6 +78,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  earliest constant timestamptz := '0001-01-01 00:00:00+00';
+  latest constant timestamptz := '9999-12-31 00:00:00+00';
   kinds jsonb;
   field text;
   bad text;
@@ -198,8 +200,10 @@ begin
       '0 to 30 days, or null for none'),
     ('keep', new.keep::text, new.keep <= '0' or new.keep > '1000 years',
       'more than 0, at most 1000 years, or null for as long as the ledger'),
-    ('starts_at', new.starts_at::text, not isfinite(new.starts_at), 'an instant, or null'),
-    ('ends_at', new.ends_at::text, new.ends_at <= new.starts_at, 'after starts_at, or null'),
+    ('starts_at', new.starts_at::text, not new.starts_at between earliest and latest,
+      'an instant of the years 1 to 9999, or null'),
+    ('ends_at', new.ends_at::text, new.ends_at <= new.starts_at or new.ends_at < earliest,
+      'after starts_at and after the year 0, or null'),
     ('on_missed', new.on_missed, coalesce(new.on_missed not in ('latest', 'skip', 'all'), true),
       'latest, skip, all'),
     ('on_overlap', new.on_overlap, coalesce(new.on_overlap not in ('skip', 'wait', 'allow'), true),

@@ -90,6 +90,7 @@ comment on function rowcron._close_books(rowcron.job, timestamptz, text) is
 create or replace function rowcron._keep_lane(queue text, kind text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5s'
 as $$
 begin
   loop
@@ -101,6 +102,12 @@ begin
     for key share;
     exit when found;
   end loop;
+exception when lock_not_available then
+  raise exception using
+    errcode = '55P03',  -- lock_not_available
+    message = format('the first %s job of queue "%s" has to wait', kind, queue),
+    detail = 'Another one is being stored by a transaction that is still open.',
+    hint = 'Try again.';
 end
 $$;
 comment on function rowcron._keep_lane(text, text) is 'Notes a queue and kind in which there is a '
@@ -122,7 +129,7 @@ begin
       (old.schedule, old.timezone, old.starts_at, old.ends_at, old.max_runs, old.enabled,
         old.on_gap, old.on_fold)
     -- H is taken from owner and name
-    and ((new.name, new.owner) = (old.name, old.owner) or new.schedule !~* '\mh\M')
+    and ((new.name, new.owner) = (old.name, old.owner) or new.schedule !~* E'\\mh\\M')
   then
     if (new.queue, new.kind, new.max_running, new.owner) is distinct
       from (old.queue, old.kind, old.max_running, old.owner) then
@@ -268,6 +275,15 @@ $$;
 comment on function rowcron._name_actor() is 'Trigger: tells the next trigger who is changing the '
   'job.';
 
+create or replace function rowcron._columns_given(job rowcron.job) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- not jsonb_strip_nulls: nulls in args mean what they say
+  select jsonb_object_agg(c.key, c.value) from jsonb_each(to_jsonb(job)) as c where c.value <> 'null'
+$$;
+comment on function rowcron._columns_given(rowcron.job) is 'A job without its columns that are null.';
+
 create or replace function rowcron._record_change() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -286,9 +302,9 @@ begin
       return null;
     end if;
   elsif tg_op = 'INSERT' then
-    after := jsonb_strip_nulls(to_jsonb(new));
+    after := rowcron._columns_given(new);
   else
-    before := jsonb_strip_nulls(to_jsonb(old));
+    before := rowcron._columns_given(old);
   end if;
   insert into rowcron.change (changed_by, action, job_id, job, owner, old_values, new_values)
   values (

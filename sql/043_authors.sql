@@ -13,16 +13,23 @@ create or replace function rowcron._role_named(name text) returns regrole
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-begin
-  return coalesce(
+declare
+  role regrole := coalesce(
     to_regrole(quote_ident(name)),
     -- as regrole prints it, or in other case; anything else to_regrole may refuse with a syntax
     -- error
     case when name ~ '^("([^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)$' then to_regrole(name) end);
+begin
+  if role is null and name ~ '^[0-9]+$' then  -- it was dropped, and its number is left
+    role := (
+      select j.owner from rowcron.job as j where j.owner::oid::text = _role_named.name limit 1
+    );
+  end if;
+  return role;
 end
 $$;
-comment on function rowcron._role_named(text) is 'A role by its name, quoted or not; null when '
-  'there is none.';
+comment on function rowcron._role_named(text) is 'A role by its name, quoted or not, or an owner of '
+  'jobs by the number that is left of it; null when there is none.';
 
 create or replace function rowcron._job_named(name text, owner text) returns rowcron.job
 language plpgsql stable

@@ -16,7 +16,7 @@ begin
         errcode = 'RCOWN',
         message = 'changes of jobs are recorded by the database',
         detail = format('"%s" inserted one by hand.', current_user),
-        hint = 'Change the job itself.';
+        hint = 'Change the job itself. After a restore without owners: rowcron install.';
     end if;
     if new.action = 'enrol' and new.owner is distinct from rowcron._me() then
       raise exception using

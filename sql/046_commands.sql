@@ -37,7 +37,7 @@ begin
   end if;
   if job.kind = 'sql' then
     -- comments and white space ahead of the first word
-    bare := regexp_replace(job.command, '^(\s|--[^\n]*(\n|$)|/\*([^*]|\*+[^*/])*\*+/)+', '');
+    bare := regexp_replace(job.command, E'^(\\s|--[^\\n]*(\\n|$)|/\\*([^*]|\\*+[^*/])*\\*+/)+', '');
     if job.connection is not null then
       if not rowcron._may_use_connection(job.owner, job.connection) then
         raise exception using
@@ -47,9 +47,9 @@ begin
           hint = format('As an administrator: select rowcron.grant_connection(%L, %L);',
             job.connection, job.owner);
       end if;
-    elsif bare ~* ('^(vacuum|create\s+(unique\s+)?index\s+concurrently|drop\s+index\s+concurrently'
-      || '|reindex\s+(\([^)]*\)\s*)?(index|table|schema|database|system)\s+concurrently|alter\s+system'
-      || '|(create|drop)\s+(database|tablespace)|begin|commit|rollback|start\s+transaction|end)\M')
+    elsif bare ~* (E'^(vacuum|create\\s+(unique\\s+)?index\\s+concurrently|drop\\s+index\\s+concurrently'
+      || E'|reindex\\s+(\\([^)]*\\)\\s*)?(index|table|schema|database|system)\\s+concurrently|alter\\s+system'
+      || E'|(create|drop)\\s+(database|tablespace)|begin|commit|rollback|start\\s+transaction|end)\\M')
     then
       raise exception using
         errcode = 'RCCMD',
@@ -60,7 +60,7 @@ begin
           'it outside of one.';
     end if;
   elsif job.kind = 'http' then
-    if job.command !~* '^\s*([A-Z]+\s+)?https?://[^\s/?#]+\S*\s*(\r?\n|$)' then
+    if job.command !~* E'^\\s*([A-Z]+\\s+)?https?://[^\\s/?#]+\\S*\\s*(\\r?\\n|$)' then
       raise exception using
         errcode = 'RCCMD',
         message = format('command "%s" is not an http request',
@@ -68,13 +68,13 @@ begin
         detail = 'Its first line is [METHOD] URL, the URL begins with http:// or https://.',
         hint = 'For example ''POST https://example.org/hook''.';
     end if;
-    if upper((regexp_match(job.command, '^\s*([A-Za-z]+)\s+http'))[1])
+    if upper((regexp_match(job.command, E'^\\s*([A-Za-z]+)\\s+http'))[1])
       not in ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
     then
       raise exception using
         errcode = 'RCCMD',
         message = format('method "%s" is not known',
-          (regexp_match(job.command, '^\s*([A-Za-z]+)'))[1]),
+          (regexp_match(job.command, E'^\\s*([A-Za-z]+)'))[1]),
         detail = 'Methods are GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.',
         hint = 'For example ''POST https://example.org/hook''.';
     end if;
@@ -83,11 +83,11 @@ begin
       from string_to_table(regexp_replace(job.command, E'\r', '', 'g'),
         E'\n') with ordinality as l (line, n)
       where l.n > 1 and l.line <> ''
-        and (l.line !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+:[^\u0001-\u0008\u000a-\u001f]*$'
-          or (l.line ~* '^follow-redirects:' and l.line !~ '^[^:]+:\s*([0-9]|10)\s*$')
+        and (l.line !~ E'^[A-Za-z0-9!#$%&''*+.^_`|~-]+:[^\\u0001-\\u0008\\u000a-\\u001f]*$'
+          or (l.line ~* '^follow-redirects:' and l.line !~ E'^[^:]+:\\s*([0-9]|10)\\s*$')
           or (l.line ~* '^expect-status:'
             and l.line !~
-              '^[^:]+:\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?(\s*,\s*[1-5]\d\d(\s*-\s*[1-5]\d\d)?)*\s*$'))
+              E'^[^:]+:\\s*[1-5]\\d\\d(\\s*-\\s*[1-5]\\d\\d)?(\\s*,\\s*[1-5]\\d\\d(\\s*-\\s*[1-5]\\d\\d)?)*\\s*$'))
       order by l.n
       limit 1
     );

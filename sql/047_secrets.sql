@@ -28,7 +28,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select array(
     select distinct m.name[1]
-    from regexp_matches(text, '\$\{secret:([A-Za-z_][A-Za-z0-9_]{0,62})\}', 'g') as m (name)
+    from regexp_matches(text, E'\\$\\{secret:([A-Za-z_][A-Za-z0-9_]{0,62})\\}', 'g') as m (name)
     order by 1
   )
 $$;
@@ -74,7 +74,7 @@ begin
   -- in a shell command it may be the shell's own: ${secret:-none}
   wanted := (regexp_match(
     case when job.kind = 'http' then text else job.args::text end,
-    '\$\{secret:(?![A-Za-z_][A-Za-z0-9_]{0,62}\})([^}"\n]{0,60})'))[1];
+    E'\\$\\{secret:(?![A-Za-z_][A-Za-z0-9_]{0,62}\\})([^}"\\n]{0,60})'))[1];
   if wanted is not null then
     raise exception using
       errcode = 'RCSEC',

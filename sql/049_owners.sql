@@ -68,7 +68,7 @@ begin
       hint = 'Wait for its end, or: select rowcron.cancel(run_id) from rowcron.active;';
   end if;
   asked.job_id := job.id;
-  asked.old_values := jsonb_strip_nulls(to_jsonb(job));
+  asked.old_values := rowcron._columns_given(job);
   perform
     set_config('rowcron.handing_over', format('%s %s', job.id, heir), true),
     set_config('rowcron.handed_over_by', asked.changed_by, true);
@@ -101,7 +101,7 @@ begin
     perform set_config('role', before, true);
   end if;
   insert into rowcron.change (action, job, owner, new_values)
-  values ('hand_over', wanted.name, wanted.owner, jsonb_build_object('owner', heir));
+  values ('hand_over', wanted.name, wanted.owner, jsonb_build_object('owner', coalesce(heir::text, new_owner)));
   return wanted.id;
 end
 $$;
@@ -198,7 +198,7 @@ begin
     state := (select to_jsonb(j) from rowcron.job as j where j.id = candidate);
     -- backwards, so that it needs no more of the record than what came after
     for step in
-      select c.action, c.old_values
+      select c.action, c.old_values, c.owner
       from rowcron.change as c
       where c.job_id = candidate and c.changed_at > at
         and c.action in ('insert', 'update', 'delete', 'hand_over')
@@ -207,7 +207,8 @@ begin
       state := case step.action
         when 'insert' then null
         when 'update' then state || coalesce(step.old_values, '{}')
-        else step.old_values
+        -- its owner may have been renamed since
+        else step.old_values || jsonb_build_object('owner', step.owner)
       end;
     end loop;
     if state ->> 'name' = job_as_of.name and state ->> 'owner' = whose

@@ -25,9 +25,9 @@ begin
       detail = 'A lease is 1 s to 1 day, a poll 10 ms to 1 hour.',
       hint = 'For example lease => ''10 s'', poll => ''5 s''.';
   end if;
-  if version ~ '^\d+\.\d+\.\d+' and
-    (regexp_match(version, '^(\d+)\.(\d+)\.(\d+)'))::integer[] <
-      (regexp_match(oldest, '^(\d+)\.(\d+)\.(\d+)'))::integer[]
+  if version ~ E'^\\d+\\.\\d+\\.\\d+' and
+    (regexp_match(version, E'^(\\d+)\\.(\\d+)\\.(\\d+)'))::integer[] <
+      (regexp_match(oldest, E'^(\\d+)\\.(\\d+)\\.(\\d+)'))::integer[]
   then
     raise exception using
       errcode = 'RCVER',

@@ -31,10 +31,10 @@ as $$
 begin
   select j.command,
     -- To try a cursor in vain costs more than the rest.
-    case when j.command ~* '^\s*(insert|update|delete|merge|do|create|refresh)\M'
+    case when j.command ~* E'^\\s*(insert|update|delete|merge|do|create|refresh)\\M'
       then j.command ilike '%returning%'
       else j.command
-        ~* '\m(select|values|table|returning|show|explain|fetch|execute|call|with)\M' end,
+        ~* E'\\m(select|values|table|returning|show|explain|fetch|execute|call|with)\\M' end,
     coalesce(r.args, j.args, '{}')
   into command, may_return_rows, args
   from rowcron.run as r
@@ -90,7 +90,7 @@ begin
       path := nullif(value, '');
     elsif name !~ ('^(role|session_authorization|client_encoding|client_connection_check_interval|'
       || 'exit_on_error|statement_timeout|(transaction|idle(_in_transaction)?_session)_timeout|'
-      || 'transaction_.*|rowcron\..*)$')
+      || E'transaction_.*|rowcron\\..*)$')
     then
       begin
         perform set_config(name, value, true);

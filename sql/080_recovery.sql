@@ -164,7 +164,7 @@ declare
   key constant text := 'rowcron.looked_until';
   noted text := current_setting(key, true);
   began timestamptz := clock_timestamp();
-  looks boolean := case when noted ~ '^\d{1,12}(\.\d{1,9})?$'
+  looks boolean := case when noted ~ E'^\\d{1,12}(\\.\\d{1,9})?$'
     then extract(epoch from began) not between noted::numeric - 60 and noted::numeric else true end;
   read_before bigint := pg_stat_get_xact_blocks_fetched('rowcron.run_running_idx'::regclass);
 begin

@@ -37,6 +37,7 @@ begin
   lock table rowcron.ledger_default in access exclusive mode;
   execute format('create table rowcron.%I (like rowcron.ledger including defaults including '
     'constraints including comments)', name);
+  execute format('alter table rowcron.%I replica identity full', name);
   execute format('comment on table rowcron.%I is %L', name, 'The ledger of '
     || to_char(day, 'YYYY-MM-DD') || ' (UTC).');
   execute format(
@@ -83,7 +84,7 @@ begin
     select c.relname
     from pg_inherits as i
     join pg_class as c on c.oid = i.inhrelid
-    where i.inhparent = 'rowcron.ledger'::regclass and c.relname ~ '^ledger_\d{8}$'
+    where i.inhparent = 'rowcron.ledger'::regclass and c.relname ~ E'^ledger_\\d{8}$'
       and c.relname < oldest
     order by c.relname
   loop
@@ -117,7 +118,13 @@ begin
   from (
     select e.tableoid as part, e.ctid as place
     from rowcron.job as j
-    join rowcron.ledger as e on e.job = j.name and e.job_id = j.id
+    cross join lateral (
+      select j.name
+      union
+      select c.old_values ->> 'name' from rowcron.change as c
+      where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
+    ) as n (name)
+    join rowcron.ledger as e on e.job = n.name and e.job_id = j.id
     where j.keep is not null and e.finished_at < at - least(j.keep, '1000 years') and e.output is not null
       and e.finished_at >= case when before::date = at::date then before - least(j.keep, '1000 years')
         else '-infinity' end
@@ -177,6 +184,47 @@ $$;
 comment on function rowcron._forget_lanes() is
   'Deletes the lanes in which there is neither a job nor a run any more.';
 
+create or replace function rowcron._recall_lanes() returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  -- A run that was enqueued by a transaction that did not see its job move or go (chapter 059) may
+  -- have come into a lane that was forgotten meanwhile.
+  insert into rowcron.lane (queue, kind)
+  with recursive ready as (
+    (
+      select r.queue, r.kind from rowcron.run as r where r.state = 'ready'
+      order by r.queue, r.kind limit 1
+    )
+    union all
+    select n.queue, n.kind
+    from ready as u
+    cross join lateral (
+      select r.queue, r.kind from rowcron.run as r
+      where r.state = 'ready' and (r.queue, r.kind) > (u.queue, u.kind)
+      order by r.queue, r.kind limit 1
+    ) as n
+  ), waiting as (
+    (
+      select r.queue, r.kind from rowcron.run as r where r.state = 'waiting' and r.waits_for = 'time'
+      order by r.queue, r.kind limit 1
+    )
+    union all
+    select n.queue, n.kind
+    from waiting as u
+    cross join lateral (
+      select r.queue, r.kind from rowcron.run as r
+      where r.state = 'waiting' and r.waits_for = 'time' and (r.queue, r.kind) > (u.queue, u.kind)
+      order by r.queue, r.kind limit 1
+    ) as n
+  )
+  select u.queue, u.kind from (select * from ready union select * from waiting) as u
+  where not exists (select from rowcron.lane as l where l.queue = u.queue and l.kind = u.kind)
+  on conflict do nothing
+$$;
+comment on function rowcron._recall_lanes() is
+  'Notes again the lanes that were deleted before a run in them could be seen.';
+
 create or replace function rowcron._clean(at timestamptz, most integer) returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -211,18 +259,24 @@ begin
   get diagnostics gone = row_count;
   all_done := all_done and gone < most;
   perform rowcron._adopt(at);
+  -- in another cluster their numbers would be somebody else's
+  delete from rowcron.connection_grant as g
+  where not exists (select from pg_roles as r where r.oid = g.grantee);
+  delete from rowcron.secret_grant as g
+  where not exists (select from pg_roles as r where r.oid = g.grantee);
   delete from rowcron.worker as w
   where w.lost_at < at - interval '10 minutes'
     and not exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running');
   delete from rowcron.session as s
   where not exists (select from rowcron.worker as w where w.id = s.worker_id and w.lost_at is null);
   perform rowcron._forget_lanes();
-  return rowcron._clear_outputs(at, most) and all_done;
+  perform rowcron._recall_lanes();
+  return all_done;
 end
 $$;
 comment on function rowcron._clean(timestamptz, integer) is
-  'Deletes expired keys, old changes, workers long gone and unused lanes, empties old outputs; of '
-    'each so many at most. Returns whether that were all.';
+  'Deletes expired keys, old changes, grants of roles that are gone, workers long gone and unused '
+    'lanes; of most so many at a time. Returns whether that were all.';
 
 create or replace function rowcron._maintain(at timestamptz) returns void
 language plpgsql
@@ -230,6 +284,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   all_done boolean := true;
+  step text;
+  done boolean;
 begin
   if at < (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz + interval '1 minute'
     -- in a restored backup nothing is thrown away before it is released
@@ -241,14 +297,24 @@ begin
   if not found then
     return;
   end if;
-  begin
-    perform rowcron._pause_orphans();
-    all_done := rowcron._clean(at, 5000);
-    perform rowcron._maintain_partitions(at);
-  exception when others then
-    -- whatever is wrong here must not cost a worker its sign of life
-    raise warning using message = 'cleaning up failed: ' || sqlerrm;
-  end;
+  -- whatever is wrong with one must cost neither the others nor a worker its sign of life
+  foreach step in array array['orphans', 'rows', 'outputs', 'partitions'] loop
+    begin
+      done := true;
+      if step = 'orphans' then
+        perform rowcron._pause_orphans();
+      elsif step = 'rows' then
+        done := rowcron._clean(at, 5000);
+      elsif step = 'outputs' then
+        done := rowcron._clear_outputs(at, 5000);
+      else
+        perform rowcron._maintain_partitions(at);
+      end if;
+      all_done := all_done and done;
+    exception when others then
+      raise warning using message = format('cleaning up %s failed: %s', step, sqlerrm);
+    end;
+  end loop;
   update rowcron.setting as s
   set value = to_jsonb(to_char((at - case when all_done then interval '0'
     else interval '1 minute' end) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
@@ -260,5 +326,21 @@ comment on function rowcron._maintain(timestamptz) is
     'are made and dropped.';
 
 do $$ begin perform rowcron._maintain_partitions(clock_timestamp()); end $$;
+
+-- Else a publication for all tables refuses to have rows of theirs updated or deleted.
+do $$
+declare
+  part text;
+begin
+  for part in
+    select c.relname from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'rowcron' and c.relkind = 'r' and c.relname like 'ledger%'
+      and c.relreplident = 'd'
+  loop
+    execute format('alter table rowcron.%I replica identity full', part);
+  end loop;
+end
+$$;
 
 reset role;

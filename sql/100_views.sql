@@ -16,9 +16,10 @@ select
     when j.schedule is null then 'on demand'
     -- what it says about changes of time holds without policies of the job's own
     when j.on_gap is not null or j.on_fold is not null
-      then split_part(rowcron.explain(j.schedule, j.timezone), '; as it has', 1)
+      then split_part(
+        rowcron.explain(j.schedule, j.timezone, j.owner || '.' || j.name), '; as it has', 1)
         || coalesce('; on_gap = ' || j.on_gap, '') || coalesce('; on_fold = ' || j.on_fold, '')
-    else rowcron.explain(j.schedule, j.timezone)
+    else rowcron.explain(j.schedule, j.timezone, j.owner || '.' || j.name)
   end as english,
   j.enabled,
   j.queue,
@@ -34,7 +35,9 @@ select
   case
     when not j.enabled then 'paused'
     when j.schedule is null then 'on demand'
-    when a.next_run_at is not null or a.booted_at is not null then 'scheduled'
+    when a.next_run_at is not null then 'scheduled'
+    when a.booted_at is not null and (a.runs_fired >= j.max_runs or j.ends_at <= clock_timestamp())
+      is not true then 'scheduled'
     when (a.parsed).form = 'after' and exists (
       select from rowcron.run as r where r.job_id = j.id and r.scheduled_for is not null
     ) then 'scheduled'  -- from the end of that run
@@ -44,8 +47,19 @@ from rowcron.job as j
 left join rowcron.agenda as a on a.job_id = j.id
 left join lateral (
   select e.outcome, e.finished_at
-  from rowcron.ledger as e
-  where e.job = j.name and e.job_id = j.id and e.final and e.run_id is not null
+  from (
+    select j.name
+    union
+    select c.old_values ->> 'name' from rowcron.change as c
+    where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
+  ) as n (name)
+  cross join lateral (
+    select l.outcome, l.finished_at
+    from rowcron.ledger as l
+    where l.job = n.name and l.job_id = j.id and l.final and l.run_id is not null
+    order by l.finished_at desc
+    limit 1
+  ) as e
   order by e.finished_at desc
   limit 1
 ) as l on true;
@@ -184,9 +198,20 @@ left join lateral (
   from (
     select l.*, max(l.finished_at) filter (where l.run_id is not null) over () as last_run_end
     from (
-      select l.run_id, l.outcome, l.occurrences, l.started_at, l.finished_at
-      from rowcron.ledger as l
-      where l.job = j.name and l.job_id = j.id and l.final
+      select l.*
+      from (
+          select j.name
+          union
+          select c.old_values ->> 'name' from rowcron.change as c
+          where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
+        ) as n (name)
+      cross join lateral (
+        select l.run_id, l.outcome, l.occurrences, l.started_at, l.finished_at
+        from rowcron.ledger as l
+        where l.job = n.name and l.job_id = j.id and l.final
+        order by l.finished_at desc
+        limit 100
+      ) as l
       order by l.finished_at desc
       limit 100
     ) as l

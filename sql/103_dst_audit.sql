@@ -90,7 +90,7 @@ begin
     when not elapsed then format(
       ' (minute and hour are fixed; with a field of seconds it would be %s)',
       case when change = 'gap' then 'skipped' else 'doubled' end)
-    when schedule ~ '^\s*\S+\s+(\*|\S+\s+\*)' and parsed.with_seconds or not parsed.with_seconds
+    when schedule ~ E'^\\s*\\S+\\s+(\\*|\\S+\\s+\\*)' and parsed.with_seconds or not parsed.with_seconds
     then ' (minute or hour begins with *: follows elapsed time)'
     else format(' (six fields follow elapsed time; without the seconds it would be %s)',
       case when change = 'gap' then 'moved' else 'run once' end)

@@ -13,6 +13,8 @@ declare
   wanted rowcron.job := rowcron._job_named(job, owner);
   entry rowcron.agenda;
   live rowcron.run;
+  backing_off rowcron.run;
+  earlier rowcron.run;  -- of those that a schedule has made
   running bigint;
   held text := rowcron._held();
   ungranted text;
@@ -29,6 +31,12 @@ begin
   select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
   select r.* into live from rowcron.run as r where r.job_id = wanted.id
     order by r.state = 'running', r.due_at limit 1;
+  select r.* into backing_off from rowcron.run as r
+  where r.job_id = wanted.id and r.waits_for = 'time' and r.attempt > 1
+  order by r.due_at limit 1;
+  select r.* into earlier from rowcron.run as r
+  where r.job_id = wanted.id and r.scheduled_for is not null
+  order by r.scheduled_for limit 1;
   select count(*) into running from rowcron.run as r where r.job_id = wanted.id
     and r.state = 'running';
   return query
@@ -53,26 +61,30 @@ begin
         then format('all %s runs of max_runs were made', wanted.max_runs)
       else 'the window is open' end,
     'Change starts_at, ends_at or max_runs.'),
-  ('due', live.id is null and (entry.next_run_at is null or entry.next_run_at > at),
+  ('due', case when live.id is null then coalesce(entry.next_run_at > at, true)
+      else live.waits_for is not distinct from 'time' and live.id is distinct from backing_off.id end,
     case
-      when live.id is not null then format('run %s is live', live.id)
+      when live.waits_for = 'time' and live.id is distinct from backing_off.id then format('run %s is due at %s', live.id,
+        rowcron._local_text(live.due_at, wanted.timezone))
+      when live.id is not null then format('run %s is %s', live.id, live.state)
       when entry.next_run_at > at then 'it is next due at '
         || rowcron._local_text(entry.next_run_at, wanted.timezone)
       when entry.next_run_at <= at then 'it is due'
       when wanted.schedule is null then 'it has no schedule and runs on demand'
+      when not wanted.enabled then 'while it is paused it has no next occurrence'
+      when entry.booted_at is not null then 'it is next due when PostgreSQL has started again'
       else 'its schedule names no further occurrence' end,
     format('select rowcron.run_now(%L);', wanted.name)),
-  ('retry', coalesce(live.waits_for = 'time' and live.attempt > 1, false),
-    case when live.waits_for = 'time' and live.attempt > 1
-      then format('attempt %s of run %s is due at %s', live.attempt, live.id,
-        rowcron._local_text(live.due_at, wanted.timezone))
-      else 'no attempt is backing off' end,
+  ('retry', backing_off.id is not null,
+    coalesce(format('attempt %s of run %s is due at %s', backing_off.attempt, backing_off.id,
+      rowcron._local_text(backing_off.due_at, wanted.timezone)), 'no attempt is backing off'),
     'It runs by itself then.'),
-  ('overlap', coalesce(live.waits_for = 'overlap', false)
-    or (running > 0 and wanted.on_overlap = 'skip'),
+  ('overlap', live.waits_for is not distinct from 'overlap'
+      or (earlier.id is not null and wanted.on_overlap = 'skip'),
     case when live.waits_for = 'overlap'
       then format('run %s stands in line behind an earlier one', live.id)
-      when running > 0 then 'an earlier run is running' else 'no earlier run is in the way' end,
+      when earlier.id is not null then format('scheduled run %s is %s', earlier.id, earlier.state)
+      else 'no earlier run is in the way' end,
     'See rowcron.active; on_overlap = ''allow'' lets them run side by side.'),
   ('limit', coalesce(running >= wanted.max_running, false),
     format('%s running, max_running is %s', running, coalesce(wanted.max_running::text, 'not set')),

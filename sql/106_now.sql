@@ -226,12 +226,18 @@ begin
     return query
     -- of a job whose last entry is not among the last ones of all none is
     with newest as materialized (
-      select j.id, j.name, e.finished_at
+      select j.id, n.name, e.finished_at
       from rowcron.job as j
+      cross join lateral (
+        select j.name
+        union
+        select c.old_values ->> 'name' from rowcron.change as c
+        where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
+      ) as n (name)
       cross join lateral (
         select l.finished_at
         from rowcron.ledger as l
-        where l.job = j.name and l.job_id = j.id and l.final and l.finished_at > since
+        where l.job = n.name and l.job_id = j.id and l.final and l.finished_at > since
         order by l.finished_at desc
         limit 1
       ) as e

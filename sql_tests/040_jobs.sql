@@ -1,7 +1,7 @@
 -- What a job may be: each rule with what it allows and what it refuses.
 
 begin;
-select plan(183);
+select plan(186);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -281,5 +281,10 @@ set local role tap_super;
 select throws_ok(public.tap_insert(null, null), 'RCOWN', 'superuser "tap_super" cannot own jobs', 'a superuser owns no jobs where the schema''s owner is none');
 reset role;
 
+set local role tap_ann;
+select throws_ok($$insert into rowcron.job (name, command, ends_at) values ('old', 'select 1', '4714-11-24 00:00:00+00 BC')$$, 'RCLIM', null, 'no job has ended before the year 1');
+select throws_ok($$insert into rowcron.job (name, command, starts_at) values ('old', 'select 1', '0001-12-31 00:00:00+00 BC')$$, 'RCLIM', null, 'none begins then');
+select lives_ok($$insert into rowcron.job (name, command, ends_at) values ('endless', 'select 1', 'infinity')$$, 'it may never end');
+reset role;
 select * from finish();
 rollback;

@@ -1,7 +1,7 @@
 -- The agenda follows the job, and the books are closed before an edit.
 
 begin;
-select plan(77);
+select plan(79);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -263,6 +263,11 @@ select throws_ok($$insert into rowcron.job (name, schedule, timezone, command, e
 select lives_ok($$insert into rowcron.job (name, schedule, timezone, command, on_gap) values ('never', '0 30 2 * 3 sunL', 'Europe/Berlin', 'select 1', 'run')$$, 'not one that is moved');
 select throws_ok($$insert into rowcron.job (name, command, keep) values ('kept', 'select 1', '10000 years')$$, 'RCLIM', 'keep "10000 years" is out of range', 'nothing is kept beyond what instants can tell');
 select throws_ok($$insert into rowcron.job (name, command, missed_grace) values ('kept', 'select 1', '10000 years')$$, 'RCLIM', 'missed_grace "10000 years" is out of range', 'nor missed for so long');
+insert into rowcron.job (name, command, args) values ('nulls', 'select 1', '{"x": null, "y": [1, null]}');
+select is((select c.new_values from rowcron.change as c where c.job = 'nulls') -> 'args', '{"x": null, "y": [1, null]}', 'nulls in args are recorded as they are');
+select rowcron.unschedule('nulls');
+select is((select rowcron.job_as_of('nulls', c.changed_at + interval '1 microsecond')).args, '{"x": null, "y": [1, null]}', 'and read back')
+from rowcron.change as c where c.job = 'nulls' and c.action = 'insert';
 reset role;
 
 select * from finish();

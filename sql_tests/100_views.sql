@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(38);
+select plan(53);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -74,6 +74,17 @@ select results_eq($$select workers, ready_up_to_1000, oldest_ready_age between i
 reset role;
 delete from rowcron.run;
 
+-- a job is found by the names that it has borne, and described as it is
+set local role tap_ann;
+update rowcron.job set name = 'e' where name = 'd';
+select results_eq($$select last_outcome from rowcron.jobs where name = 'e'$$, $$values ('lost')$$, 'a renamed job keeps its last outcome');
+select results_eq($$select runs, skipped, verdict from rowcron.job_health where name = 'e'$$, $$values (3::bigint, 1::bigint, 'failing')$$, 'and its health');
+update rowcron.job set name = 'd' where name = 'e';
+select results_eq($$select runs, skipped, verdict from rowcron.job_health where name = 'd'$$, $$values (3::bigint, 1::bigint, 'failing')$$, 'counted once when the name comes again');
+insert into rowcron.job (name, schedule, command) values ('spread', 'H H * * *', 'select 1');
+select is((select j.english from rowcron.jobs as j where j.name = 'spread'), (select to_char(j.next_run_at, '"at "HH24:MI" every day, UTC"') from rowcron.jobs as j where j.name = 'spread'), 'H is told as this job has it');
+reset role;
+
 -- why_not_running: each gate shut in turn, and open otherwise
 create function public.tap_why(job text) returns text language sql as $$
   select coalesce(string_agg(w.gate, ', '), 'none') from rowcron.why_not_running(tap_why.job) as w where w.holds
@@ -90,6 +101,17 @@ select is(public.tap_detail('a', 'due'), 'it is next due at 2040-01-01 00:00:00 
 select is(public.tap_detail('d', 'due'), 'it has no schedule and runs on demand | select rowcron.run_now(''d'');', 'or that it runs on demand');
 select rowcron.enqueue('d');
 select is(public.tap_why('d'), 'none', 'a ready run that is served is held up by nothing');
+select is(public.tap_detail('d', 'due'), format('run %s is ready | no hint', (select max(r.run_id) from rowcron.active as r where r.job = 'd')), 'and says that it is ready');
+insert into rowcron.job (name, command, queue) values ('later', 'select 1', 'q');
+select rowcron.enqueue('later', due_at => '2040-01-01');
+select is(public.tap_why('later'), 'due', 'a run that is due later holds its gate');
+select is(public.tap_detail('later', 'due'), format('run %s is due at 2040-01-01 00:00:00 UTC | select rowcron.run_now(''later'');', (select max(r.run_id) from rowcron.active as r where r.job = 'later')), 'and says when it will be');
+select is(public.tap_detail('paused', 'due'), 'while it is paused it has no next occurrence | select rowcron.run_now(''paused'');', 'of a paused job the schedule is not over');
+insert into rowcron.job (name, schedule, command, queue) values ('boot', '@reboot', 'select 1', 'q');
+select is(public.tap_detail('boot', 'due'), 'it is next due when PostgreSQL has started again | select rowcron.run_now(''boot'');', 'nor that of @reboot');
+select is((select j.state from rowcron.jobs as j where j.name = 'boot'), 'scheduled', 'which is scheduled');
+update rowcron.job set ends_at = '2020-01-01' where name = 'boot';
+select is((select j.state from rowcron.jobs as j where j.name = 'boot'), 'over', 'until its end');
 select rowcron.pause('d');
 select is(public.tap_why('d'), 'paused', 'a paused job is paused');
 select is(public.tap_detail('d', 'paused'), 'the job is paused | select rowcron.resume(''d'');', 'and says how to resume it');
@@ -112,6 +134,15 @@ reset role;
 update rowcron.run set waits_for = 'overlap', scheduled_for = '2030-01-01' where job = 'd';
 set local role tap_ann;
 select is(public.tap_why('d'), 'overlap', 'a run in line');
+reset role;
+update rowcron.run set waits_for = 'time' where job = 'd';
+set local role tap_ann;
+update rowcron.job set on_overlap = 'skip' where name = 'd';
+select is(public.tap_why('d'), 'retry, overlap', 'a scheduled run that backs off stands in the way of the next');
+reset role;
+update rowcron.run set state = 'running', waits_for = null, worker_id = gen_random_uuid(), seal = gen_random_uuid(), started_at = now(), scheduled_for = null where job = 'd';
+set local role tap_ann;
+select is(public.tap_why('d'), 'none', 'a run on demand does not');
 reset role;
 update rowcron.run set state = 'running', waits_for = null, worker_id = gen_random_uuid(), seal = gen_random_uuid(), started_at = now() where job = 'd';
 set local role tap_ann;
@@ -136,6 +167,19 @@ select rowcron.hold('upgrade');
 set local role tap_ann;
 select is(public.tap_detail('d', 'held'), 'everything is held by tap_operator: upgrade | select rowcron.release();', 'a hold says by whom and why');
 select is((select q.held from rowcron.queue_health as q where q.queue = 'q' and q.kind = 'sql'), 'everything is held by tap_operator: upgrade; select rowcron.release(); ends it', 'queue_health too');
+set local role tap_bob;
+reset role;
+create role tap_gone;
+grant rowcron_user to tap_gone;
+set local role tap_gone;
+insert into rowcron.job (name, command) values ('left', 'select 1');
+reset role;
+select set_config('tap.gone', 'tap_gone'::regrole::oid::text, true);
+drop owned by tap_gone;
+drop role tap_gone;
+set local role tap_operator;
+select is((select w.detail from rowcron.why_not_running('left', current_setting('tap.gone')) as w where w.gate = 'owner'), 'its owner was dropped', 'an owner that was dropped is named by its number');
+select is(rowcron._role_named('4294967000'), null, 'no other number is a role');
 set local role tap_bob;
 select throws_ok($$select * from rowcron.why_not_running('d', 'tap_ann')$$, 'RCNOJ', null, 'nobody asks about somebody else''s job');
 reset role;

@@ -200,3 +200,57 @@ def test_plpgsql_check_finds_nothing(used: psycopg.Connection) -> None:
         """,
     )
     assert found == []
+
+
+def test_literals_mean_the_same_whatever_a_session_sets(used: psycopg.Connection) -> None:
+    """An owner's job may set it in the worker's session, and functions are read there once."""
+    used.execute("set standard_conforming_strings = off; set escape_string_warning = on")
+    notices: list[str] = []
+    used.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    used.execute(r"select 'a\\b'")
+    assert notices == [r"nonstandard use of \\ in a string literal"]
+    sources = used.execute(
+        "select oid::regprocedure::text, pg_get_functiondef(oid) from pg_proc"
+        " where pronamespace = 'rowcron'::regnamespace and prokind = 'f'"
+    ).fetchall()
+    assert len(sources) > 150
+    for name, source in sources:
+        del notices[:]
+        used.execute("begin")
+        used.execute(source.encode())
+        used.execute("rollback")
+        assert notices == [], name
+
+
+def test_a_schedule_is_read_the_same_under_old_strings(alice: psycopg.Connection) -> None:
+    alice.execute("set standard_conforming_strings = off")
+    alice.execute(
+        "insert into rowcron.job (name, kind, command)"
+        " values ('old', 'sql', 'select 1'), ('comment', 'sql', '-- first E''\\n select 2')"
+    )
+    for schedule in ("*/5 * * * *", "H(0-29) 3 L-3 * 5#3", "@every 90 seconds"):
+        alice.execute("select rowcron.schedule('old', %s)", (schedule,))
+        alice.execute("select rowcron.explain(%s)", (schedule,))
+
+
+def test_calendar_functions_work_in_parallel_plans(alice: psycopg.Connection) -> None:
+    alice.execute(
+        "create table wish as"
+        " select '@every 5 minutes'::text as schedule from generate_series(1, 20000)"
+    )
+    alice.execute(
+        "set parallel_setup_cost = 0; set parallel_tuple_cost = 0;"
+        " set min_parallel_table_scan_size = 0; set max_parallel_workers_per_gather = 2"
+    )
+    alice.execute("analyze wish")
+    alice.execute("create function wished(text) returns int parallel safe return 1")
+    plan = alice.execute("explain select count(*) from wish where wished(schedule) = 1").fetchall()
+    assert any("Parallel" in line for (line,) in plan)
+    for call in (
+        "rowcron.next_run(schedule, '2027-01-01') < '2026-01-01'",
+        "rowcron.next_run('0 3 * * *', '2027-01-01', left(schedule, 0) || 'Europe/Berlin') is null",
+        "rowcron.explain(schedule) = 'never'",
+    ):
+        count = alice.execute(f"select count(*) from wish where {call}".encode()).fetchone()
+        assert count == (0,)
+    alice.execute("drop table wish; drop function wished")

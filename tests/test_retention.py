@@ -218,7 +218,7 @@ def test_what_goes_wrong_while_cleaning_up_costs_no_heartbeat(db: psycopg.Connec
     for _ in range(2):  # said once a minute
         db.execute("select rowcron.heartbeat('00000000-0000-4000-8000-000000000001')")
     assert len(notices) == 1
-    assert notices[0].startswith("cleaning up failed: invalid input syntax for type interval")
+    assert notices[0].startswith("cleaning up rows failed: invalid input syntax for type interval")
 
 
 def test_an_entry_that_breaks_a_rule_is_found(database: Database, db: psycopg.Connection) -> None:
@@ -243,3 +243,96 @@ def test_an_entry_that_breaks_a_rule_is_found(database: Database, db: psycopg.Co
         "several occurrences name the first, and are no run",
     ]
     db.execute("delete from rowcron.ledger")
+
+
+def test_a_run_that_comes_into_a_forgotten_lane_is_found(
+    db: psycopg.Connection, alice: psycopg.Connection, database: Database
+) -> None:
+    """Its transaction was open while its job moved, or went, and the lane was forgotten."""
+    insert = "insert into rowcron.job (name, queue, command) values (%s, %s, 'select 1')"
+    for name in ("moves", "goes", "later"):
+        alice.execute(insert, [name, name])
+    with psycopg.connect(database.url("alice")) as author:
+        for name in ("moves", "goes"):
+            author.execute("select rowcron.enqueue(%s, key => 'k')", [name])
+        author.execute("select rowcron.enqueue('later', due_at => now() + interval '0.1 s')")
+        alice.execute("update rowcron.job set queue = 'other' where name in ('moves', 'later')")
+        alice.execute("delete from rowcron.job where name = 'goes'")
+        maintain(db)
+    lanes = "select queue from rowcron.lane order by queue"
+    assert [row[0] for row in db.execute(lanes.encode())] == ["other"]
+    claim = "select job, queue from rowcron.claim(capacity => 10)"
+    assert db.execute(claim.encode()).fetchall() == []
+    maintain(db)
+    time.sleep(0.2)
+    found = [row for _ in range(3) for row in db.execute(claim.encode()).fetchall()]
+    assert sorted(found) == [("later", "other"), ("moves", "other")]
+    ended = db.execute("select job, outcome, reason from rowcron.ledger").fetchall()
+    assert ended == [("goes", "cancelled", "job deleted")]
+    maintain(db)
+    assert [row[0] for row in db.execute(lanes.encode())] == ["other"]
+
+
+def test_a_publication_of_all_tables_stops_no_cleaning(
+    db: psycopg.Connection, alice: psycopg.Connection
+) -> None:
+    """It refuses to have rows updated or deleted where nothing identifies them."""
+    db.execute("create publication everything for all tables")
+    alice.execute("set client_min_messages = error")
+    alice.execute(
+        "insert into rowcron.job (name, command, keep) values ('short', 'select 1', '1 second')"
+    )
+    db.execute(
+        "insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final,"
+        " finished_at, outcome, output) select id, name, owner, queue, kind, n, 1, true,"
+        " now() - interval '1 day' + n * interval '2 days', 'succeeded', 'x'"
+        " from rowcron.job, generate_series(0, 10, 10) as n"
+    )
+    assert db.execute("select count(*) from rowcron.ledger_default").fetchone() == (2,)
+    notices: list[str] = []
+    db.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    maintain(db)
+    assert notices == []
+    outputs = "select count(*), count(output) from rowcron.ledger"
+    assert db.execute(outputs.encode()).fetchone() == (2, 1)
+    assert db.execute("select count(*) from rowcron.ledger_default").fetchone() == (0,)
+    for table in names_of_tables(db):  # as a claim, a report, an edit do
+        db.execute(f"delete from rowcron.{table} where false".encode())
+
+
+def names_of_tables(db: psycopg.Connection) -> list[str]:
+    """All tables of ours that hold rows."""
+    query = (
+        "select quote_ident(relname) from pg_class"
+        " where relnamespace = 'rowcron'::regnamespace and relkind = 'r'"
+    )
+    return [row[0] for row in db.execute(query.encode())]
+
+
+def test_outputs_of_a_renamed_job_go_with_its_others(
+    db: psycopg.Connection, alice: psycopg.Connection
+) -> None:
+    alice.execute(
+        "insert into rowcron.job (name, command, keep) values ('a', 'select 1', '1 second')"
+    )
+    for name in ("b", "c"):
+        db.execute(
+            "insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final,"
+            " finished_at, outcome, output) select id, name, owner, queue, kind, 1, 1, true,"
+            " now() - interval '1 minute', 'succeeded', 'x' from rowcron.job"
+        )
+        alice.execute("update rowcron.job set name = %s", (name,))
+    maintain(db)
+    assert db.execute("select count(*), count(output) from rowcron.ledger").fetchone() == (2, 0)
+
+
+def test_grants_of_a_role_that_is_gone_go_too(db: psycopg.Connection) -> None:
+    """Restored elsewhere, its number may be somebody else's."""
+    db.execute("create role rowcron_test_gone")
+    db.execute("select rowcron.grant_secret('TOKEN', 'rowcron_test_gone')")
+    db.execute("select rowcron.grant_connection('admin', 'rowcron_test_gone')")
+    db.execute("select rowcron.grant_secret('TOKEN', 'alice')")
+    db.execute("drop role rowcron_test_gone")
+    maintain(db)
+    left = "select grantee::text from rowcron.secret_grant union all select grantee::text"
+    assert db.execute(f"{left} from rowcron.connection_grant".encode()).fetchall() == [("alice",)]

@@ -6,6 +6,7 @@ With `rowcron.heartbeat` they are all that it calls. Nothing else talks to the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -41,7 +42,8 @@ _FINISH = (  # for a cursor
     "run_id => %s::bigint, token => %s::uuid, outcome => %s, error => %s, output => %s,"
     " result => %s::jsonb, reason => %s)"
 )
-_EXECUTE = "select outcome, final, error, next_due_at from rowcron.execute"
+# as JSON an instant is written the same in every DateStyle
+_EXECUTE = "select outcome, final, error, to_json(next_due_at) #>> '{}' from rowcron.execute"
 SUCCEEDED = Recorded("succeeded", True, None)
 # Lets the server notice that we are gone. Else the job of a worker that was killed goes on to its
 # end, and its run is nobody's until then. With each execution, because that resets all; only some
@@ -178,4 +180,4 @@ async def execute(wire: Wire, run: Run, *, watch: bool) -> tuple[Recorded, str |
     if answer.get_value(0, 0) == b"succeeded":
         return SUCCEEDED, None
     outcome, final, text, due = wire.rows(answer)[0]
-    return Recorded(outcome, final, due), text
+    return Recorded(outcome, final, due and datetime.fromisoformat(due)), text

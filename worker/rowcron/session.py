@@ -38,7 +38,8 @@ async def introduce(connection: AsyncConnection[Any]) -> tuple[bool, Session | N
     executes is another one each time.
     """
     with brief(connection):
-        row = await (await connection.execute(_INTRODUCE)).fetchone()
+        # binary: the text of an instant is written in the session's DateStyle
+        row = await (await connection.execute(_INTRODUCE, binary=True)).fetchone()
     if row is None:
         return False, None
     watches, pid, started = row
