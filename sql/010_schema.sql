@@ -153,13 +153,60 @@ insert into rowcron.setting (name, value, description) values
   ('installation', to_jsonb(gen_random_uuid()),
     'Names this installation; part of every idempotency key.'),
   ('hold', 'null', 'While not null nothing fires and nothing is claimed: {"reason", "by", "at"}.'),
-  ('retention', '"30 days"', 'How long the ledger is kept; whole partitions go.'),
+  ('retention', '"30 days"', 'How long the ledger is kept; whole partitions go. Null: for good.'),
   ('change_retention', '"1 year"', 'How long changes are kept. Null: for good.'),
   ('notify', 'true', 'Whether sleeping workers are notified; false where PREPARE TRANSACTION is '
     'used.'),
   ('kinds', '["sql", "shell", "http", "python"]',
     'The kinds that a job may have; a role rowcron_KIND, where there is one, may own them.')
 on conflict (name) do nothing;
+
+create or replace function rowcron._check_setting() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  allowed text;
+begin
+  if new.name in ('retention', 'change_retention') then
+    allowed := 'an interval from 1 day to 1000 years, as in ''"30 days"'', or ''null'' for good';
+    begin
+      if new.value = 'null' or jsonb_typeof(new.value) = 'string'
+        and (new.value #>> '{}')::interval between '1 day' and '1000 years'
+      then
+        return new;
+      end if;
+    exception when data_exception then
+      null;
+    end;
+  elsif new.name = 'notify' then
+    allowed := '''true'' or ''false''';
+    if jsonb_typeof(new.value) = 'boolean' then
+      return new;
+    end if;
+  else
+    allowed := 'an array of names, as in ''["sql", "http"]''';
+    if jsonb_typeof(new.value) = 'array'
+      and not jsonb_path_exists(new.value, '$[*] ? (@.type() <> "string" || @ == "")')
+    then
+      return new;
+    end if;
+  end if;
+  raise exception using
+    errcode = 'RCLIM',
+    message = format('setting "%s" cannot be %s', new.name, new.value),
+    detail = format('Allowed: %s.', allowed),
+    hint = format('update rowcron.setting set value = %L where name = %L;', case new.name
+      when 'retention' then '"30 days"' when 'change_retention' then '"1 year"'
+      when 'notify' then 'true' else '["sql", "shell", "http", "python"]' end, new.name);
+end
+$$;
+comment on function rowcron._check_setting() is
+  'Trigger: refuses a value that means nothing, or the loss of the ledger. Raises RCLIM.';
+drop trigger if exists a10_check on rowcron.setting;
+create trigger a10_check before insert or update on rowcron.setting
+for each row when (new.name in ('retention', 'change_retention', 'notify', 'kinds'))
+execute function rowcron._check_setting();
 
 create or replace function rowcron._read_setting(setting_name text) returns jsonb
 language sql stable parallel safe

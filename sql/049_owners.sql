@@ -23,6 +23,8 @@ as $$
 declare
   job rowcron.job;
   heir regrole := rowcron._role_named(asked.new_values ->> 'owner');
+  lack text;
+  remedy text;
 begin
   select j.* into job from rowcron.job as j
   where j.name = asked.job and j.owner = asked.owner
@@ -35,19 +37,32 @@ begin
       detail = format('"%s" cannot act as the owner of such a job.', asked.changed_by),
       hint = 'Whoever hands over is a member of both owners.';
   end if;
-  if heir is null or not rowcron._may_become(asked.changed_by, heir)
-    or not pg_has_role(heir, 'rowcron_user', 'usage') or not rowcron._may_own_kind(heir, job.kind)
-    or (job.connection is not null and not rowcron._may_use_connection(heir, job.connection))
-    or (select r.rolsuper from pg_roles as r where r.oid = heir)
-  then
+  -- what it lacks, with what an administrator does about it
+  select w.lack, w.remedy into lack, remedy
+  from (values
+    (heir is null, 'There is no such role.', 'select rolname from pg_roles; shows which there are.'),
+    ((select r.rolsuper from pg_roles as r where r.oid = heir), 'It is a superuser.',
+      'Name a role that is none.'),
+    (not rowcron._may_become(asked.changed_by, heir),
+      format('"%s" cannot SET ROLE to it.', asked.changed_by),
+      format('As an administrator: grant %s to %I;', heir, asked.changed_by)),
+    (not pg_has_role(heir, 'rowcron_user', 'usage'), 'It may not have jobs.',
+      format('As an administrator: grant rowcron_user to %s;', heir)),
+    (not rowcron._may_own_kind(heir, job.kind), format('It may not have %s jobs.', job.kind),
+      format('As an administrator: grant rowcron_%s to %s;', job.kind, heir)),
+    (job.connection is not null and not rowcron._may_use_connection(heir, job.connection),
+      format('It may not name connection "%s".', job.connection),
+      format('As an administrator: select rowcron.grant_connection(%L, %L);', job.connection, heir))
+  ) as w (lacks, lack, remedy)
+  where w.lacks
+  limit 1;
+  if lack is not null then
     raise exception using
       errcode = 'RCOWN',
       message = format('job "%s" cannot be handed over to "%s"', job.name,
         asked.new_values ->> 'owner'),
-      detail = format('"%s" must be able to SET ROLE to it, and it must be allowed jobs of that '
-        'kind and connection.', asked.changed_by),
-      hint = format('As an administrator: grant %I to %I;', asked.new_values ->> 'owner',
-        asked.changed_by);
+      detail = lack,
+      hint = remedy;
   end if;
   if exists (select from rowcron.job as j where j.owner = heir and j.name = job.name) then
     raise exception using

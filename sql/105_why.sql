@@ -108,7 +108,9 @@ begin
       when rowcron._served(wanted.queue, wanted.kind, null)
       then format('no live worker has the handler "%s"', wanted.command)
       else format('no live worker serves queue "%s" and kind "%s"', wanted.queue, wanted.kind) end,
-    format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind))
+    format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind)
+      || case when wanted.kind = 'python' then ' --app MODULE; with --handler-database-url, '
+        'without which handlers that ask for a connection are not offered' else '' end)
   ) as g (gate, holds, detail, hint);
 end
 $$;

@@ -1,7 +1,7 @@
 -- Roles, schemas, settings.
 
 begin;
-select plan(14);
+select plan(24);
 set local client_min_messages to error;
 
 select is(
@@ -30,6 +30,18 @@ set local role rowcron_owner;
 create function rowcron.tap_new() returns integer language sql as 'select 1';
 reset role;
 select is(has_function_privilege('tap Odd', 'rowcron.tap_new()', 'execute'), false, 'a new function is executable by nobody else');
+
+-- settings that mean something
+select throws_ok($$update rowcron.setting set value = '90' where name = 'retention'$$, 'RCLIM', 'setting "retention" cannot be 90', 'a number is no interval');
+select throws_ok($$update rowcron.setting set value = '"90"' where name = 'retention'$$, 'RCLIM', 'setting "retention" cannot be "90"', 'nor 90 seconds a time for which to keep a ledger');
+select throws_ok($$update rowcron.setting set value = '"soon"' where name = 'change_retention'$$, 'RCLIM', 'setting "change_retention" cannot be "soon"', 'nor words');
+select throws_ok($$update rowcron.setting set value = '"2000 years"' where name = 'retention'$$, 'RCLIM', null, 'nor ages');
+select lives_ok($$update rowcron.setting set value = '"90 days"' where name = 'retention'$$, 'an interval may be');
+select lives_ok($$update rowcron.setting set value = 'null' where name in ('retention', 'change_retention')$$, 'and null is for good');
+select lives_ok($$select rowcron._maintain(clock_timestamp() + interval '1 hour')$$, 'nothing is thrown away then');
+select throws_ok($$update rowcron.setting set value = '"yes"' where name = 'notify'$$, 'RCLIM', null, 'what is true or false is true or false');
+select throws_ok($$update rowcron.setting set value = '"sql"' where name = 'kinds'$$, 'RCLIM', null, 'kinds are an array');
+select lives_ok($$update rowcron.setting set value = value || '["wasm"]' where name = 'kinds'$$, 'to which one more may be added');
 
 select * from finish();
 rollback;

@@ -152,11 +152,11 @@ select is(public.tap_detail('d', 'limit'), '1 running, max_running is 1 | Raise 
 insert into rowcron.job (name, command, kind, queue) values ('py', 'send_mail', 'python', 'q');
 select rowcron.enqueue('py');
 select is(public.tap_why('py'), 'worker', 'a kind that no worker has');
-select is(public.tap_detail('py', 'worker'), 'no live worker serves queue "q" and kind "python" | rowcron worker --queue q --kind python', 'says which worker to start');
+select is(public.tap_detail('py', 'worker'), 'no live worker serves queue "q" and kind "python" | rowcron worker --queue q --kind python --app MODULE; with --handler-database-url, without which handlers that ask for a connection are not offered', 'says which worker to start');
 reset role;
 update rowcron.worker set kinds = '{sql,python}', handlers = '{send_fax}';
 set local role tap_ann;
-select is(public.tap_detail('py', 'worker'), 'no live worker has the handler "send_mail" | rowcron worker --queue q --kind python', 'or that the handler is missing');
+select is(public.tap_detail('py', 'worker'), 'no live worker has the handler "send_mail" | rowcron worker --queue q --kind python --app MODULE; with --handler-database-url, without which handlers that ask for a connection are not offered', 'or that the handler is missing');
 reset role;
 revoke rowcron_python from tap_ann;
 set local role tap_ann;

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -403,3 +404,49 @@ def test_names_with_quotes_emoji_and_escapes_are_shown_harmless(jobs: Jobs, star
 def test_the_worker_has_no_right_on_tables(jobs: Jobs, start: Start, worker_url: str) -> None:
     with psycopg.connect(worker_url) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("select * from rowcron.run")
+
+
+def test_what_asks_for_a_connection_is_left_to_workers_that_have_one(
+    jobs: Jobs, start: Start
+) -> None:
+    without = start("--handler-database-url", "")
+    event = without.wait_for("withheld")
+    assert "insert" in event["handlers"]
+    assert "nothing" not in event["handlers"]
+    assert "insert" not in without.wait_for("worker")["handlers"]
+    run = jobs.run("python", "insert", {"n": 1})
+    other = jobs.run("python", "nothing")
+    assert jobs.end(other)["outcome"] == "succeeded"
+    time.sleep(0.5)
+    assert jobs.entries(run) == []
+    gate = jobs.owner.execute(
+        "select w.detail, w.hint from rowcron.active as a"
+        " cross join lateral rowcron.why_not_running(a.job) as w"
+        " where a.run_id = %s and w.gate = 'worker'",
+        (run,),
+    ).fetchone()
+    assert gate is not None
+    assert gate[0] == 'no live worker has the handler "insert"'
+    assert "--handler-database-url" in gate[1]
+    start()
+    assert jobs.end(run)["outcome"] == "succeeded"
+
+
+def test_jobs_run_whatever_instants_look_like_in_a_session(jobs: Jobs, start: Start) -> None:
+    name = jobs.db.info.dbname
+    for setting in (
+        "datestyle = 'German'",
+        "intervalstyle = 'iso_8601'",
+        "timezone = 'Asia/Tokyo'",
+    ):
+        jobs.db.execute(f"alter database {name} set {setting}".encode())
+    worker = start(*ALL)
+    good = jobs.run("sql", "select 1")
+    again = jobs.run("sql", "select 1 / 0", max_attempts=2, retry_delay="1 ms")
+    handed = jobs.run("python", "insert", {"n": 1})
+    assert jobs.end(good)["outcome"] == "succeeded"
+    assert jobs.end(handed)["outcome"] == "succeeded"
+    assert jobs.end(again)["attempt"] == 2
+    assert "division" in jobs.end(again)["error"]
+    due = worker.wait_for("end", run_id=again, attempt=1)["next_due_at"]
+    assert datetime.fromisoformat(due).tzinfo is not None

@@ -157,6 +157,14 @@ def test_a_job_is_handed_over_by_a_member_of_both_alone(
     run = add(alice, "job", "select current_user::text as who")
     attack.refused(alice, "select rowcron.hand_over('job', 'team')", "RCOWN")
     attack.refused(bob, "select rowcron.hand_over('job', 'bob', 'alice')", "RCNOJ")
+    for name, detail in (
+        ("nobody-of-that-name", "There is no such role."),
+        ("postgres", "It is a superuser."),
+        ("bob", '"alice" cannot SET ROLE to it.'),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            alice.execute("select rowcron.hand_over('job', %s)", (name,))
+        assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("RCOWN", detail)
     attack.refused(alice, "select rowcron.hand_over('job', 'postgres')", "RCOWN")
     db.execute("grant team to alice")
     try:

@@ -15,7 +15,8 @@ from rowcron import executors, heartbeat
 from rowcron.connection import conninfo
 from rowcron.errors import RowcronError, Unavailable
 from rowcron.eventloop import run
-from rowcron.handlers import load_app
+from rowcron.handlers import HANDLERS, load_app
+from rowcron.introduction import introduce, offered
 from rowcron.limits import close_process
 from rowcron.listener import Listener
 from rowcron.log import Bridge, Log
@@ -39,11 +40,11 @@ class Worker:
         self.settings = settings
         self.log = log
         self.info = conninfo(settings.database_url)
-        self.handlers = sorted(load_app(settings.app))
+        handlers = load_app(settings.app)
         about = heartbeat.describe(
             settings.queues,
             settings.kinds,
-            self.handlers,
+            sorted(offered(handlers, settings)),
             settings.concurrency,
             settings.lease,
             settings.poll,
@@ -145,29 +146,11 @@ class Worker:
         while not turns.stopping:
             try:
                 await turns.standing.register()
-                self._introduce()
+                introduce(self.log, self.settings, turns.standing.claiming.id, HANDLERS)
                 return
             except Unavailable as error:
                 pause = turns.outage.failed("control", error)
                 await turns.alarm.wait(Event.STOP, pause)
-
-    def _introduce(self) -> None:
-        settings = self.settings
-        sql = min(settings.sql_connections, settings.concurrency) if "sql" in settings.kinds else 0
-        handed = 0
-        if settings.handler_database_url is not None and "python" in settings.kinds:
-            handed = 2 * settings.handler_connections
-        queues = "all queues" if settings.queues is None else f"queues {', '.join(settings.queues)}"
-        self.log.event(
-            "worker",
-            f"taking {settings.concurrency} runs at a time, {queues}, {', '.join(settings.kinds)};"
-            f" up to {5 + sql + handed} connections",
-            worker=str(self.turns.standing.claiming.id),
-            queues=settings.queues,
-            kinds=settings.kinds,
-            handlers=self.handlers,
-            connections=5 + sql + handed,
-        )
 
     async def _stop(self) -> None:
         """Let runs finish, give back what is left, say goodbye."""

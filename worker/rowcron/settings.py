@@ -120,7 +120,8 @@ class WorkerSettings(BaseModel):
     ) -> WorkerSettings:
         """Return the settings: `given` where it is not None, else `ROWCRON_...`, else the default.
 
-        The database is also named by `DATABASE_URL`. Raises `BadSettings`.
+        What is given empty has the default, whatever the environment says. The database is also
+        named by `DATABASE_URL`. Raises `BadSettings`.
         """
         environ = os.environ if environ is None else environ
         values = {name: value for name, value in given.items() if value is not None}
@@ -142,7 +143,7 @@ class WorkerSettings(BaseModel):
             if name.startswith(_SECRET)
         }
         values["secrets"] = secrets | dict(values.get("secrets") or {})
-        return cls.checked(values)
+        return cls.checked({name: value for name, value in values.items() if value != ""})
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> WorkerSettings:
