@@ -1,7 +1,7 @@
 -- The agenda follows the job, and the books are closed before an edit.
 
 begin;
-select plan(79);
+select plan(81);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -268,6 +268,22 @@ select is((select c.new_values from rowcron.change as c where c.job = 'nulls') -
 select rowcron.unschedule('nulls');
 select is((select rowcron.job_as_of('nulls', c.changed_at + interval '1 microsecond')).args, '{"x": null, "y": [1, null]}', 'and read back')
 from rowcron.change as c where c.job = 'nulls' and c.action = 'insert';
+reset role;
+
+create role tap_erin;
+grant rowcron_user to tap_erin;
+set local role tap_erin;
+insert into rowcron.job (name, command) values ('e1', 'select 1'), ('e2', 'select 1');
+delete from rowcron.job where name = 'e1';
+reset role;
+select set_config('tap.erin', clock_timestamp()::text, true);
+set local role tap_erin;
+update rowcron.job set command = 'select 2' where name = 'e2';
+reset role;
+alter role tap_erin rename to tap_erin2;
+set local role tap_erin2;
+select is((rowcron.job_as_of('e1', (select max(c.changed_at) - interval '1 microsecond' from rowcron.change as c where c.job = 'e1' and c.action = 'delete'))).command, 'select 1', 'what was is read back when its owner has been renamed, also when it is gone');
+select is((rowcron.job_as_of('e2', current_setting('tap.erin')::timestamptz)).command, 'select 1', 'or has changed');
 reset role;
 
 select * from finish();

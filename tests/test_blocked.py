@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -143,3 +144,22 @@ def test_a_cancel_waits_for_an_edit_and_does_not_deadlock_with_it(
     assert answers == [("cancelled",)]
     query = "select next_run_at > now() + interval '110 minutes' from rowcron.agenda"
     assert jobs.db.execute(query).fetchone() == (True,)
+
+
+def test_the_first_job_of_a_queue_waits_for_another_but_not_for_long(
+    jobs: Jobs, connect: Connect
+) -> None:
+    insert = "insert into rowcron.job (name, queue, command) values (%s, 'new', 'select 1')"
+    other = connect("alice")
+    own = "insert into rowcron.job (name, command) values (%s, 'select 1')"
+    for name, author in (("a", jobs.owner), ("b", other)):
+        author.execute(own, (name,))  # so that its executor stands
+    jobs.owner.execute("begin")
+    jobs.owner.execute(insert, ("first",))
+    begin = time.monotonic()
+    with pytest.raises(psycopg.errors.LockNotAvailable) as refused:
+        other.execute(insert, ("second",))
+    assert time.monotonic() - begin < 20
+    assert refused.value.diag.message_primary == 'the first sql job of queue "new" has to wait'
+    jobs.owner.execute("commit")
+    other.execute(insert, ("second",))

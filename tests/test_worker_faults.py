@@ -354,3 +354,15 @@ def test_a_job_that_never_began_for_want_of_a_connection_has_not_timed_out(
         jobs.db.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity"
                         " where usename = 'w_sql'")  # fmt: skip
         jobs.db.execute("drop owned by w_sql; drop role w_sql")
+
+
+def test_what_the_database_warns_of_is_logged(jobs: Jobs, start: Start) -> None:
+    jobs.db.execute("alter table rowcron.setting disable trigger a10_check")  # stored before it
+    jobs.db.execute(
+        "update rowcron.setting set value = '\"soon\"' where name = 'change_retention';"
+        "update rowcron.setting set value = '\"1970-01-01T00:00:00Z\"' where name = 'maintained_at'"
+    )
+    worker = start()
+    event = worker.wait_for("notice")
+    assert event["level"] == "warning"
+    assert event["text"].startswith("the database warns: cleaning up rows failed: invalid input")

@@ -15,6 +15,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from rowcron.connection import brief, connect, pooled
 from rowcron.errors import Unavailable, translate
+from rowcron.log import Log
 from rowcron.silence import Watch
 from rowcron.wire import Wire
 
@@ -31,11 +32,12 @@ class Link:
 
     Nothing is kept in its session that would be missed, so that it may as well be a transaction
     pooler's. Where there is none, statements are prepared: parsing one anew costs 75 µs, a quarter
-    of a claim that finds nothing.
+    of a claim that finds nothing. What the database warns of is logged.
     """
 
-    def __init__(self, info: str) -> None:
+    def __init__(self, info: str, log: Log | None = None) -> None:
         self.info = info
+        self._log = log
         self._wire: Wire | None = None
         self._prepared: dict[str, bytes] | None = None  # names by statement; None behind a pooler
         self._watch = Watch(info, short=True)
@@ -48,6 +50,7 @@ class Link:
             self._wire = None
             raise Unavailable(CUT)
         connection = await connect(self.info)
+        connection.add_notice_handler(self._notice)
         try:
             self._prepared = None if await pooled(connection) else {}
             if self._prepared is not None:
@@ -67,6 +70,11 @@ class Link:
             connection.adapters.register_loader(name, loader)
         self._wire = wire = Wire(connection)
         return wire
+
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        if self._log is not None and notice.severity_nonlocalized == "WARNING":
+            text = notice.message_primary or ""
+            self._log.event("notice", f"the database warns: {text}", "warning")
 
     async def fetch(
         self,

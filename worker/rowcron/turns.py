@@ -39,7 +39,7 @@ class Turns:
         self.alarm = Alarm()
         self.running = Running(settings, log, info, self.alarm)
         self.outage = self.running.outage
-        self.control = Link(info)
+        self.control = Link(info, log)
         self.standing = Standing(log, self.control, self.running, about)
         self.claims = Claims(self.control, self.running, self.standing, about)
         self.stopping = ""
