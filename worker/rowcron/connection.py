@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from rowcron import address
 from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
 from rowcron.errors import RowcronError, Unavailable, translate
-from rowcron.settings import BadSettings
 
 NAME = "rowcron"
 STANDBY = "the server is a standby, which takes no writes"
@@ -33,25 +32,13 @@ _USUAL = {
 
 def conninfo(url: str, option: str = "database-url") -> str:
     """Return libpq's connection string with our name and patience. Raises `BadSettings`."""
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise BadSettings(
-            f"option {option} cannot be read",
-            detail=_without_text(str(error).strip()),
-            hint="postgresql://user@host:5432/database, or host=... dbname=... user=...",
-        ) from None
+    given = address.read(url, f"option {option}")
     usual = {key: value for key, value in _USUAL.items() if key not in given}
     hosts = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or ""
     if "," in str(hosts) and "PGTARGETSESSIONATTRS" not in os.environ:
         # else it would be the first that answers, even if that one is a standby
         usual["target_session_attrs"] = str(given.get("target_session_attrs") or "read-write")
     return make_conninfo(url, **usual, application_name=NAME, client_encoding=CLIENT)
-
-
-def _without_text(complaint: str) -> str:
-    """Return libpq's complaint about a URL without what it quotes: that may be a password."""
-    return re.sub(r'"[^"]*"?', "...", complaint)
 
 
 async def connect(info: str, **options: Any) -> AsyncConnection[Any]:

@@ -35,6 +35,10 @@ class RowcronError(Exception):
         super().__init__(self.message)
 
 
+class BadSettings(RowcronError):
+    """An option that cannot be."""
+
+
 class Refused(RowcronError):
     """The database refused what was asked: a rule of rowcron or of PostgreSQL."""
 

@@ -12,7 +12,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rowcron.settings import BadSettings, WorkerSettings
+from rowcron.errors import BadSettings
+from rowcron.settings import WorkerSettings
 
 
 def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:

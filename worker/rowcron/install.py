@@ -106,7 +106,7 @@ def _explain(conn: psycopg.Connection, error: psycopg.Error, where: str) -> Inst
             return InstallError(f"role {role} may not create schemas here", hint, state)
         hint = (
             "another role has installed rowcron in this cluster; as that one or as a superuser:"
-            f" grant rowcron_owner to {role} with admin option;"
+            f" grant {', '.join(single_role.ROLES)} to {role} with admin option;"
         )
         return InstallError(f"{where}: {primary}", hint, state)
     if isinstance(error, pg.ReadOnlySqlTransaction):

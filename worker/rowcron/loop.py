@@ -11,9 +11,11 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from psycopg.conninfo import conninfo_to_dict
+
 from rowcron import executors, heartbeat
 from rowcron.connection import conninfo
-from rowcron.errors import RowcronError, Unavailable
+from rowcron.errors import NotPermitted, RowcronError, Unavailable
 from rowcron.eventloop import run
 from rowcron.handlers import HANDLERS, load_app
 from rowcron.introduction import introduce, offered
@@ -148,6 +150,10 @@ class Worker:
                 await turns.standing.register()
                 introduce(self.log, self.settings, turns.standing.claiming.id, HANDLERS)
                 return
+            except NotPermitted as error:
+                login = conninfo_to_dict(self.info).get("user", "the login of this worker")
+                error.hint = error.hint or f"as an administrator: grant rowcron_worker to {login};"
+                raise
             except Unavailable as error:
                 pause = turns.outage.failed("control", error)
                 await turns.alarm.wait(Event.STOP, pause)

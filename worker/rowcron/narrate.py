@@ -36,7 +36,7 @@ def ended(log: Log, run: Run, outcome: Outcome, seconds: float) -> None:
     if not recorded.final and word != "lost":
         line += ", to be tried again" if word != "released" else ", given back"
     if outcome.error is not None:
-        says = last_line if outcome.reason == "exception" else first_line
+        says = exception_line if outcome.reason == "exception" else first_line
         line += f": {says(outcome.error)}"
     level = "info" if word in ("succeeded", "released") else "warning"
     if log.audits:
@@ -107,9 +107,12 @@ def text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def last_line(error: str) -> str:
-    """Return the end of a traceback: the exception itself."""
-    return first_line("\n".join(reversed(error.splitlines())))
+def exception_line(error: str) -> str:
+    """Return what a traceback ends in: the exception itself, of which more lines may follow."""
+    lines = error.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    after = lines[frames[-1] :] if frames else lines
+    return first_line("\n".join(line for line in after if not line.startswith(" ")) or error)
 
 
 def length(seconds: float) -> str:

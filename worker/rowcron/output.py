@@ -101,6 +101,15 @@ def paint(word: str) -> str:
     return click.style(word, fg=colour) if colour else word
 
 
+def is_shown(text: str) -> bool:
+    """Return whether the terminal, or what stands in its place, can show this text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def print_json(value: Any) -> None:
     """Print one object, or an array with one object a line."""
     if isinstance(value, list):

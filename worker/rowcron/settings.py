@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rowcron.addresses import read_allowed
-from rowcron.errors import RowcronError
+from rowcron.errors import BadSettings
 from rowcron.limits import read_limits
 
 KINDS = ("sql", "http", "python")
@@ -26,10 +26,6 @@ _UNITS = {
 _LENGTH = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)\s*", re.IGNORECASE)
 _CONNECTION = "ROWCRON_CONNECTION_"
 _SECRET = "ROWCRON_SECRET_"
-
-
-class BadSettings(RowcronError):
-    """An option that cannot be."""
 
 
 def seconds(value: Any) -> Any:

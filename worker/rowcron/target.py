@@ -44,7 +44,15 @@ class Named:
 
 
 def find(named: Named) -> Target:
-    """Return the database to talk to. Raises `NoDatabase`."""
+    """Return the database to talk to. Raises `NoDatabase`, `BadSettings`."""
+    from rowcron import address
+
+    found = _find(named)
+    address.read(found.conninfo, found.named_by)
+    return found
+
+
+def _find(named: Named) -> Target:
     if named.database_url and (named.url_typed or not named.data_typed):
         by = "--database-url" if named.url_typed else "ROWCRON_DATABASE_URL"
         return Target(named.database_url, by)

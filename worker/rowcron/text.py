@@ -7,8 +7,12 @@ terminal. Everything printed or logged passes through `safe`, which makes them v
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 import unicodedata
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 # Controls; formats, bidirectional ones among them, which reorder what follows them, so that a name
@@ -100,6 +104,17 @@ def took(start: Any, end: Any) -> str:
     """Return the time between two instants, nothing if either is missing."""
     known = isinstance(start, datetime) and isinstance(end, datetime)
     return span(end - start) if known else ""
+
+
+def typed() -> str:
+    """Return what to type here for `rowcron`: where it is, if the shell does not find it."""
+    program = Path(sys.argv[0])
+    if program.name != "rowcron" or shutil.which("rowcron"):
+        return "rowcron"
+    path = program.resolve()
+    return shlex.quote(
+        str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    )
 
 
 def relative(value: datetime, now: datetime) -> str:

@@ -107,11 +107,7 @@ def session(named: Named) -> Iterator[Client]:
             if error.sqlstate in ("3F000", "42883", "42P01"):
                 raise _missing(error, conn, target.named_by) from error
             if error.sqlstate == "42501" and not error.diag.message_hint:
-                raise Failure(
-                    error.diag.message_primary or str(error),
-                    error.diag.message_detail,
-                    f"as an administrator: grant rowcron_user to {conn.info.user};",
-                ) from error
+                raise _not_permitted(error, conn) from error
             raise
 
 
@@ -141,6 +137,28 @@ def _missing(error: psycopg.Error, conn: psycopg.Connection[Any], named_by: str)
     )
 
 
+def tell_of_hold(client: Client) -> None:
+    """Say so where nothing of what is shown will run."""
+    row = client.one("select rowcron._held() as held")
+    if row and row["held"]:
+        click.echo(f"Warning: {safe(row['held'])}; rowcron release ends it", err=True)
+
+
+def _not_permitted(error: psycopg.Error, conn: psycopg.Connection[Any]) -> Failure:
+    """Advise what the login lacks; a worker's must not be given what an author has."""
+    is_workers = (
+        not conn.closed
+        and conn.execute(
+            "select 1 from pg_catalog.pg_roles as r where r.rolname = 'rowcron_worker'"
+            " and pg_catalog.pg_has_role(current_user, r.oid, 'usage')"
+        ).fetchone()
+    )
+    hint = f"as an administrator: grant rowcron_user to {conn.info.user};"
+    if is_workers:
+        hint = "this is a worker's login; name one that may have jobs: --database-url"
+    return Failure(error.diag.message_primary or str(error), error.diag.message_detail, hint)
+
+
 def _show_notice(notice: psycopg.errors.Diagnostic) -> None:
     if notice.severity_nonlocalized in ("WARNING", "NOTICE"):
         click.echo(f"Warning: {safe(notice.message_primary or '')}", err=True)
@@ -157,5 +175,6 @@ __all__ = [
     "json_option",
     "named",
     "session",
+    "tell_of_hold",
     "with_database",
 ]

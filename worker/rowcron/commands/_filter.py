@@ -8,6 +8,8 @@ from typing import LiteralString
 from rowcron.commands._names import split_name
 
 Condition = tuple[LiteralString, object]
+# quoted or not, or the number that is left of one that was dropped
+OWNED_BY: LiteralString = "v.owner = rowcron._role_named(%s)"
 
 
 def job_filter(job: str | None) -> list[Condition]:
@@ -17,7 +19,7 @@ def job_filter(job: str | None) -> list[Condition]:
     owner, name = split_name(job)
     found: list[Condition] = [("v.job = %s", name)]
     if owner:
-        found.append(("trim(both '\"' from v.owner::text) = %s", owner))
+        found.append((OWNED_BY, owner))
     return found
 
 

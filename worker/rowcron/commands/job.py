@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from rowcron.commands._base import Failure, command, json_option, session, with_database
+from rowcron.commands._base import (
+    Failure,
+    command,
+    json_option,
+    session,
+    tell_of_hold,
+    with_database,
+)
+from rowcron.commands._filter import OWNED_BY
 from rowcron.commands._group import Group
 from rowcron.commands._names import job_argument, of_job, split_name
 from rowcron.commands.job_write import add, edit
@@ -44,11 +52,12 @@ def list_(
 ) -> None:
     """List the jobs that you may see."""
     enabled = None if paused is None else not paused
-    pairs = (("owner", owner), ("queue", queue), ("kind", kind))
-    where: list[Any] = [(f"v.{name}::text = %s", value) for name, value in pairs if value]
+    pairs = ((OWNED_BY, owner), ("v.queue = %s", queue), ("v.kind = %s", kind))
+    where: list[Any] = [(condition, value) for condition, value in pairs if value]
     if enabled is not None:
         where.append(("v.enabled = %s", enabled))
     with session(named) as client:
+        tell_of_hold(client)
         rows = client.select("jobs", where, "v.name, v.owner::text")
     if as_json:
         print_json(rows)
@@ -70,7 +79,9 @@ def list_(
             Column("description", "DESCRIPTION", least=14, drop=5),
         ),
         rows,
-        empty="no jobs; the first one: rowcron job add hello '*/5 * * * *' 'select now()'",
+        empty="no such jobs"
+        if where
+        else "no jobs; the first one: rowcron job add hello '*/5 * * * *' 'select now()'",
     )
 
 

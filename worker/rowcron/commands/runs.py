@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from rowcron.client import Client, Record
-from rowcron.commands._base import Failure, command, json_option, session, with_database
+from rowcron.commands._base import (
+    Failure,
+    command,
+    json_option,
+    session,
+    tell_of_hold,
+    with_database,
+)
 from rowcron.commands._filter import job_filter, since_filter
 from rowcron.commands._group import Group
 from rowcron.commands._names import complete_jobs
@@ -55,6 +62,7 @@ def list_(
     rows: list[Record] = []
     with session(named) as client:
         if not outcome and not since:
+            tell_of_hold(client)
             rows += _live(client, job, state, limit)
         if not state and len(rows) < limit:
             rows += _ended(client, job, outcome, since, limit - len(rows))

@@ -70,7 +70,10 @@ def next_(
     if not found:
         click.echo("never again")
     for at in found:
-        click.echo(f"{_in_zone(at, timezone)}  {relative(at, now)}")
+        if isinstance(at, datetime):
+            click.echo(f"{_in_zone(at, timezone)}  {relative(at, now)}")
+        else:  # a year that Python does not know
+            click.echo(at)
 
 
 def _in_zone(at: datetime, timezone: str) -> str:

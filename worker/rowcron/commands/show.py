@@ -11,6 +11,7 @@ import click
 
 from rowcron.client import Client, Record
 from rowcron.commands._base import Failure, command, json_option, session, with_database
+from rowcron.commands._filter import OWNED_BY
 from rowcron.commands._names import job_argument, split_name
 from rowcron.output import Column, print_json, table
 from rowcron.target import Named
@@ -29,7 +30,7 @@ def show(named: Named, name: str, as_json: bool) -> None:
     with session(named) as client:
         job = find_job(client, name)
         columns = client.one("select * from rowcron.job as j where j.id = %s", [job["id"]]) or {}
-        upcoming = _next_five(client, columns, job) if columns else []
+        upcoming = _next_five(client, job)
         last = client.rows(
             "select h.run_id, h.outcome, h.reason, h.attempt, h.started_at, h.finished_at,"
             " h.duration, h.error from rowcron.history as h where h.job_id = %s"
@@ -49,31 +50,28 @@ def find_job(client: Client, name: str) -> Record:
     owner, bare = split_name(name)
     where: list[Any] = [("v.name = %s", bare)]
     if owner:
-        where.append(("v.owner::text in (%s, quote_ident(%s))".replace("%s, ", "", 1), owner))
-    found = client.select(
-        "jobs", where, "(v.owner::text = quote_ident(current_user)) desc, v.owner::text", 2
-    )
+        where.append((OWNED_BY, owner))
+    found = client.select("jobs", where, "(v.owner = rowcron._me()) desc, v.owner::text", 2)
     if not found:
         raise Failure(f"there is no job {name!r}", hint="rowcron job list")
-    me = client.one("select quote_ident(current_user) as me")
+    me = client.one("select rowcron._me()::text as me")
     if len(found) > 1 and me and found[0]["owner"] != me["me"]:
         owners = ", ".join(f"{row['owner']}.{bare}" for row in found)
         raise Failure(f"several owners have a job {bare!r}", hint=f"say which: {owners}, ...")
     return found[0]
 
 
-def _next_five(client: Client, columns: Record, job: Record) -> list[datetime]:
-    """Return the next five occurrences from now on, as the database will find them."""
-    if not columns.get("schedule") or not job.get("next_run_at"):
+def _next_five(client: Client, job: Record) -> list[datetime]:
+    """Return the next five occurrences that will run, as far as anybody can know."""
+    if not job.get("next_run_at"):
         return []
     found = client.rows(
-        "select n.at from rowcron.job as j cross join lateral rowcron.next_runs("
-        "  schedule => j.schedule, count => 5, after => clock_timestamp(), timezone => j.timezone,"
-        "  anchor => coalesce(j.starts_at, j.created_at), on_gap => j.on_gap, on_fold => j.on_fold,"
-        "  seed => format('%%s.%%s', j.owner, j.name)) as n (at)"
-        " where j.id = %s and n.at < coalesce(j.ends_at, 'infinity') and n.at >= coalesce("
-        "  j.starts_at, '-infinity') order by n.at",
-        [job["id"]],
+        "select o.scheduled_for as at from rowcron.occurrences("
+        "  job => %(name)s, \"from\" => %(next)s, until => %(next)s + interval '50 years',"
+        "  owner => %(owner)s) as o"
+        " where o.state = 'planned' or (o.state = 'due' and o.detail like 'runs%%')"
+        " order by o.scheduled_for limit 5",
+        {"name": job["name"], "next": job["next_run_at"], "owner": str(job["owner"])},
     )
     return [row["at"] for row in found]
 

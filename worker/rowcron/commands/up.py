@@ -21,7 +21,7 @@ from rowcron.commands._watch import kept_alive
 from rowcron.commands._web_beside import web_beside
 from rowcron.commands._worker_options import worker_options, worker_settings
 from rowcron.target import Named
-from rowcron.text import safe
+from rowcron.text import safe, typed
 
 
 @command("up", "rowcron up --data ./data --port 5433")
@@ -118,7 +118,7 @@ def _on_embedded(
             banner(f"PostgreSQL {version.split()[0]}", f"data in {shown}", connect)
             if added:
                 here = f" --data {shlex.quote(str(data))}" if data else ""
-                click.echo(f"Three sample jobs were added: rowcron job list{here}\n")
+                click.echo(f"Three sample jobs were added: {typed()} job list{here}\n")
             with kept_alive(server), web_beside(server.owner_url if web else None):
                 return serve(settings)
         finally:

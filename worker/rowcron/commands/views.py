@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rowcron.commands._base import command, json_option, session, with_database
+from rowcron.commands._base import command, json_option, session, tell_of_hold, with_database
 from rowcron.commands._filter import job_filter, since_filter
 from rowcron.commands._names import complete_jobs
 from rowcron.output import Column, print_json, table
@@ -34,6 +34,7 @@ def upcoming(named: Named, job: str | None, queue: str | None, limit: int, as_js
     if queue:
         where.append(("v.queue = %s", queue))
     with session(named) as client:
+        tell_of_hold(client)
         rows = client.select("upcoming", where, "v.due_at, v.priority desc, v.run_id", limit)
         now = client.one("select clock_timestamp() as now")
     if as_json:

@@ -6,7 +6,7 @@ import click
 
 from rowcron.commands._base import command, json_option, session, with_database
 from rowcron.commands._names import job_argument, of_job
-from rowcron.output import print_json
+from rowcron.output import is_shown, print_json
 from rowcron.target import Named
 from rowcron.text import safe
 
@@ -26,8 +26,9 @@ def why(named: Named, name: str, as_json: bool) -> None:
         print_json(gates)
         return
     size = max((len(gate["gate"]) for gate in gates), default=0)
+    yes, no = ("✓", "✗") if is_shown("✓✗") else ("+", "-")
     for gate in gates:
-        mark = click.style("✗", fg="red") if gate["holds"] else click.style("✓", fg="green")
+        mark = click.style(no, fg="red") if gate["holds"] else click.style(yes, fg="green")
         line = f"{mark} {safe(gate['gate']):<{size}}  {safe(gate['detail'] or '')}"
         click.echo(line.rstrip())
         if gate["holds"] and gate["hint"]:
