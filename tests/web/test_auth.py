@@ -14,6 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from harness import Database, TestServer, wait_until
+from rowcron.web import actor
 from rowcron.web.settings import WebSettings
 from rowcron.web.signing import address_as
 from web.site import WEB, Bearer, Site, password, proof_of, psql_as
@@ -233,7 +234,10 @@ def test_a_login_without_rowcron_web_serves_people_but_no_tokens(
         own.stop()
 
 
-def test_a_role_that_may_no_longer_log_in_is_out(site: Site, root: psycopg.Connection) -> None:
+def test_a_role_that_may_no_longer_log_in_is_out(
+    site: Site, root: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "PATIENCE", 0.5)
     with site.sign_in("otto") as otto:
         assert me(otto) == "otto"
         root.execute("alter role otto nologin")

@@ -8,6 +8,7 @@ transaction. Both send nothing but the fixed statements of this package, with pa
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,12 +18,26 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from rowcron.web.pool import Connection, NotLetIn, Pool
+from rowcron.web.pool import Connection, NotLetIn, Pool, lets_in
 from rowcron.web.problems import Refusal
 
 Query = LiteralString | sql.Composed
 Record = dict[str, Any]
 TOKEN_LENGTH = 200
+PATIENCE = 60.0  # seconds for which a role without any connection must be refused to be out
+
+
+class NoRoom(Refusal):
+    """PostgreSQL lets in no further connection of a role."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__(
+            503,
+            f'PostgreSQL lets no further connection of "{role}" in at the moment',
+            detail="The role, or the server, may have no more (connection limit, max_connections); "
+            "or the role's password or LOGIN is gone.",
+            hint="Try again in a moment.",
+        )
 
 
 class Asker:
@@ -51,26 +66,47 @@ class Asker:
 
 
 class Login:
-    """A role that is logged in by itself."""
+    """A role that is logged in by itself.
 
-    def __init__(self, role: str, pool: Pool) -> None:
+    `own` is the address of the process's own login, which tells a role that is shut out from a
+    server that is full; without it the login is that one, and never counts as shut out.
+    """
+
+    def __init__(self, role: str, pool: Pool, own: str | None = None) -> None:
         self.role = role
         self.pool = pool
-        self.refused = False
+        self.refused = False  # then its sessions count no more
+        self._own = own
+        self._shut_since: float | None = None
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         try:
             async with self.pool.connection() as connection:
+                self._shut_since = None
                 yield connection
         except NotLetIn as error:
-            self.refused = True  # its sessions count no more
-            raise Refusal(
-                401,
-                f'PostgreSQL does not let "{self.role}" in any more',
-                hint="Sign in again.",
-                headers={"WWW-Authenticate": "Bearer"},
-            ) from error
+            if self._own is None:
+                raise
+            if await self._is_shut_out(self._own):
+                self.refused = True
+                raise Refusal(
+                    401,
+                    f'PostgreSQL does not let "{self.role}" in any more',
+                    hint="Sign in again.",
+                    headers={"WWW-Authenticate": "Bearer"},
+                ) from error
+            raise NoRoom(self.role) from error
+
+    async def _is_shut_out(self, own: str) -> bool:
+        """Return whether it is more than want of room that keeps the role out."""
+        now = time.monotonic()
+        if self.pool.held:
+            self._shut_since = None
+            return False
+        if self._shut_since is None:
+            self._shut_since = now
+        return now - self._shut_since >= PATIENCE and await lets_in(own)
 
     @asynccontextmanager
     async def ask(self) -> AsyncIterator[Asker]:

@@ -7,6 +7,7 @@ password, its LOGIN or its life is therefore out after that time at the latest.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from rowcron.web.problems import Refusal
 
 IDLE = 20.0
 OLD = 600.0
+WAIT = 5.0  # seconds for which one waits for another's connection where no further one is let in
 # What every statement of ours is under. An empty path: nothing of a user's is found by name. No
 # compilation: statements over many partitions look dear and take milliseconds.
 _SESSION = (
@@ -68,13 +70,16 @@ async def open_connection(info: str, encoding: str = CLIENT) -> Connection:
 
 
 class NotLetIn(Refusal):
-    """The server is there, but does not let this login in any more; 503 if it is our own."""
+    """The server is there, but lets in no further connection of this login; why, it does not say.
+
+    A connection that fails has no SQLSTATE: it may be the password, or that there are too many.
+    """
 
     def __init__(self) -> None:
         super().__init__(
             503,
             "PostgreSQL does not let the web process in",
-            detail="The server answers, and refuses the process's own login.",
+            detail="The server answers, and refuses a connection of the process's own login.",
             hint="Its log says why: no LOGIN, another password, too many connections.",
         )
 
@@ -88,13 +93,25 @@ class Pool:
         self._waiting = waiting
         self._asking = 0
         self._idle: list[tuple[Connection, float, float]] = []  # connection, opened, last used
+        self._lent = 0
+        self._returned = asyncio.Event()
         self.statements = 0  # transactions handed out, for the metrics
         self._closed = False
 
-    def seed(self, connection: Connection) -> None:
-        """Keep a connection that is open already."""
+    async def seed(self, connection: Connection) -> None:
+        """Keep a connection that is open already, or close it if another one is idle."""
         now = time.monotonic()
-        self._idle.append((connection, now, now))
+        if self._idle or self._closed:
+            await connection.close()
+        else:
+            self._idle.append((connection, now, now))
+            self._returned.set()
+
+    @property
+    def held(self) -> bool:
+        """Whether it has a connection, lent or idle."""
+        self._idle = [entry for entry in self._idle if _is_alive(entry[0])]
+        return bool(self._lent or self._idle)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -111,25 +128,38 @@ class Pool:
             async with self._room:
                 connection, opened = await self._take()
                 self.statements += 1
+                self._lent += 1
                 try:
                     yield connection
                 finally:
+                    self._lent -= 1
                     await self._give_back(connection, opened)
+                    self._returned.set()
         finally:
             self._asking -= 1
 
     async def _take(self) -> tuple[Connection, float]:
         await self.tidy()
-        while self._idle:
-            connection, opened, _ = self._idle.pop()
-            if not connection.closed:
-                return connection, opened
-        try:
-            return await open_connection(self._info), time.monotonic()
-        except psycopg.OperationalError as error:
-            if error.sqlstate is None and await asyncio.to_thread(reachable, self._info):
-                raise NotLetIn() from error
-            raise
+        deadline = asyncio.get_running_loop().time() + WAIT
+        while True:
+            while self._idle:
+                connection, opened, _ = self._idle.pop()
+                if _is_alive(connection):
+                    return connection, opened
+                await connection.close()
+            self._returned.clear()
+            try:
+                return await open_connection(self._info), time.monotonic()
+            except psycopg.OperationalError as error:
+                if error.sqlstate or not await asyncio.to_thread(reachable, self._info):
+                    raise
+                if not self._lent and not self._returned.is_set():
+                    raise NotLetIn() from error
+                try:  # the login may have no more: one that is lent comes back soon
+                    async with asyncio.timeout_at(deadline):
+                        await self._returned.wait()
+                except TimeoutError:
+                    raise NotLetIn() from error
 
     async def _give_back(self, connection: Connection, opened: float) -> None:
         idle = connection.info.transaction_status == TransactionStatus.IDLE
@@ -149,9 +179,30 @@ class Pool:
     async def close(self) -> None:
         """Close all; those that are lent when they come back."""
         self._closed = True
+        await self.close_idle()
+
+    async def close_idle(self) -> None:
+        """Close those that nobody uses."""
         idle, self._idle = self._idle, []
         for connection, _, _ in idle:
             await connection.close()
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Return whether an idle connection was not cut meanwhile, as by a restart; asks nobody."""
+    with contextlib.suppress(psycopg.OperationalError):
+        for _ in range(2):  # the server's last words, then the end
+            connection.pgconn.consume_input()
+    return not connection.closed
+
+
+async def lets_in(info: str) -> bool:
+    """Return whether the server lets a new connection in."""
+    try:
+        await (await open_connection(info)).close()
+    except (psycopg.Error, Unavailable):
+        return False
+    return True
 
 
 def reachable(info: str) -> bool:

@@ -128,12 +128,18 @@ def problem_of(error: psycopg.Error | RowcronError) -> Problem:
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the problem as a response."""
-    more = dict(headers or {})
-    if problem.status in (409, 429, 503) and problem.code != "23505":
-        more.setdefault("Retry-After", "1")
     return JSONResponse(
-        problem.model_dump(exclude_none=True), problem.status, more, media_type=MEDIA_TYPE
+        problem.model_dump(exclude_none=True),
+        problem.status,
+        headers_of(problem, headers),
+        media_type=MEDIA_TYPE,
     )
+
+
+def headers_of(problem: Problem, headers: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the headers of a response; those that say to try again say when."""
+    again = problem.status in (409, 429, 503) and problem.code != "23505"
+    return ({"Retry-After": "1"} if again else {}) | (headers or {})
 
 
 def invalid(error: RequestValidationError) -> Problem:
@@ -156,7 +162,9 @@ def install(app: FastAPI, show: Callable[[Request, Problem], Response]) -> None:
     def told(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
         person = "text/html" in request.headers.get("accept", "")
         if person and not request.url.path.startswith("/api"):
-            return show(request, problem)
+            shown = show(request, problem)
+            shown.headers.update(headers_of(problem, headers))
+            return shown
         return answer(problem, headers)
 
     async def refused(request: Request, error: Exception) -> Response:

@@ -145,6 +145,12 @@ class Throttle:
             count = 0 if now - since > 2 * self.LONGEST else count
             self._failures[key] = (count + 1, now)
 
+    def forgive(self, *keys: str) -> None:
+        """Take the last failure back: nothing was judged."""
+        for key in keys:
+            count, since = self._failures.get(key, (0, 0.0))
+            self._failures[key] = (max(count - 1, 0), since)
+
     def succeeded(self, *keys: str) -> None:
         """Forget the failures."""
         for key in keys:

@@ -12,7 +12,7 @@ from rowcron.errors import RowcronError
 from rowcron.web.auth import COOKIE, check_origin, check_proof, session_of
 from rowcron.web.forms import form_of
 from rowcron.web.pages import html
-from rowcron.web.problems import Problem, Refusal, problem_of
+from rowcron.web.problems import Problem, Refusal, headers_of, problem_of
 from rowcron.web.sessions import LONGEST
 from rowcron.web.state import state_of
 
@@ -21,7 +21,10 @@ router = APIRouter(include_in_schema=False)
 
 def _page(next_: str, role: str = "", problem: Problem | None = None) -> Response:
     values = {"me": None, "proof": "", "here": "", "said": None, "next": next_, "role": role}
-    return html("sign_in", values, problem.status if problem else 200, problem=problem)
+    answer = html("sign_in", values, problem.status if problem else 200, problem=problem)
+    if problem is not None:
+        answer.headers.update(headers_of(problem))
+    return answer
 
 
 def _inside(path: str) -> str:

@@ -8,13 +8,15 @@ everybody, so signing in is refused there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hmac
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from rowcron.errors import Unavailable
-from rowcron.web.actor import Login
-from rowcron.web.pool import Connection, Pool, open_connection, reachable
+from rowcron.web.actor import Login, NoRoom
+from rowcron.web.pool import Connection, Pool, lets_in, open_connection, reachable
 from rowcron.web.problems import Refusal
 from rowcron.web.sessions import Session, Sessions, Throttle
 from rowcron.web.settings import WebSettings
@@ -52,8 +54,12 @@ class Door:
                 headers={"Retry-After": str(int(seconds) + 1)},
             )
         self.throttle.failed(*keys)  # until it is known to be right, so that none get past at once
-        async with self._checking:
-            login = await self._checked(role, password)
+        try:
+            async with self._checking:
+                login = await self._checked(role, password)
+        except (NoRoom, Unavailable):
+            self.throttle.forgive(*keys)
+            raise
         self.throttle.succeeded(*keys)
         return self.sessions.begin(login)
 
@@ -64,9 +70,7 @@ class Door:
         try:
             connection = await open_connection(info)
         except psycopg.OperationalError as error:
-            if not await asyncio.to_thread(reachable, self.settings.conninfo):
-                raise Unavailable("the database cannot be reached") from error
-            raise Refusal(401, REFUSED) from error
+            connection = await self._tried_again(role, info, error)
         if not connection.pgconn.used_password:
             await connection.close()
             raise Refusal(
@@ -78,15 +82,41 @@ class Door:
             )
         return await self._keep(role, info, connection)
 
+    async def _tried_again(self, role: str, info: str, error: Exception) -> Connection:
+        """Return a connection after all. Raises `Refusal` 401, 503, `NoRoom`, `Unavailable`."""
+        own, known = self.settings.conninfo, self.logins.get(role)
+        if not await asyncio.to_thread(reachable, own):
+            raise Unavailable("the database cannot be reached") from error
+        if (
+            known is not None
+            and hmac.compare_digest(known[0].encode(), info.encode())
+            and known[1].pool.held
+        ):
+            # this password was right: our own connections may be all that the role may have
+            await known[1].pool.close_idle()
+            for _ in range(5):  # the server takes its time to see them go
+                with contextlib.suppress(psycopg.OperationalError):
+                    return await open_connection(info)
+                await asyncio.sleep(0.1)
+            raise NoRoom(role) from error
+        if not await lets_in(own):  # counted as a failure: it may have been the password, too
+            raise Refusal(
+                503,
+                "PostgreSQL lets no further connection in at the moment",
+                detail="It refuses the web process's own login, too: it may be full.",
+                hint="Try again in a moment.",
+            ) from error
+        raise Refusal(401, REFUSED) from error
+
     async def _keep(self, role: str, info: str, connection: Connection) -> Login:
         """Return the role's login, new if it has none or another password."""
         known = self.logins.get(role)
         if known is not None and known[0] == info and not known[1].refused:
-            await connection.close()
+            await known[1].pool.seed(connection)
             return known[1]
         settings = self.settings
-        login = Login(role, Pool(info, settings.connections, settings.requests))
-        login.pool.seed(connection)
+        login = Login(role, Pool(info, settings.connections, settings.requests), settings.conninfo)
+        await login.pool.seed(connection)
         self.logins[role] = (info, login)
         if known is not None:  # the old password is no longer taken, or was never the only one
             self.sessions.end_all_of(known[1])
