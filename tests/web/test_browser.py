@@ -307,20 +307,24 @@ def test_the_form_reaches_every_column_and_changes_none_unasked(
         "starts_at": "2030-01-01 08:00:00.25+01", "ends_at": "2031-01-01 00:00+00", "max_runs": 7,
         "priority": -3, "enabled": False, "timeout": "90 s", "max_attempts": 4,
         "retry_delay": "1 min", "retry_backoff": 1.5, "max_retry_delay": "2 h",
-        "retry_jitter": 0.25, "on_missed": "all", "missed_grace": "1 month", "max_missed": 9,
+        "retry_jitter": 0.00001, "on_missed": "all", "missed_grace": "1 month", "max_missed": 9,
         "on_overlap": "allow", "max_running": 2, "on_lost": "fail", "max_lost": 5,
         "on_gap": "skip", "on_fold": "twice", "jitter": "3 s", "keep": "5 days",
-        "description": "all", "schedule": "0 3 * * *", "timezone": "Europe/Berlin",
-        "args": '{"a": 1}', "queue": "q",
+        "description": "all\nof it", "schedule": "0 3 * * *", "timezone": "Europe/Berlin",
+        "args": '{"a": 0.1234567890123456789012, "b": 1e400}', "queue": "q",
+        "command": "\n\nselect 1,\r\n 2",
     }  # fmt: skip
     names, marks = ", ".join(given), ", ".join(["%s"] * len(given))
     row = ada.execute(
-        f"insert into rowcron.job (name, command, {names}) values ('all columns', 'x', {marks})"
+        f"insert into rowcron.job (name, {names}) values ('all columns', {marks})"
         " returning id".encode(),
         list(given.values()),
     ).fetchone()
     assert row is not None
-    stored = "select to_jsonb(j) - 'updated_at' from rowcron.job as j where j.id = %s"
+    stored = (
+        "select to_jsonb(j) - 'updated_at' || jsonb_build_object('args', j.args::text)"
+        " from rowcron.job as j where j.id = %s"
+    )
     before = ada.execute(stored, [row[0]]).fetchone()[0]  # type: ignore[index]
     one = watched()
     one.sign_in("ada")
@@ -333,6 +337,7 @@ def test_the_form_reaches_every_column_and_changes_none_unasked(
     expect(page.locator("h1")).to_have_text("all columns")
     assert ada.execute(stored, [row[0]]).fetchone()[0] == before  # type: ignore[index]
     page = one.go(f"/jobs/{row[0]}/edit")
+    page.fill("#f-command", "\n" + page.input_value("#f-command"))
     page.fill("#f-ends_at", "")
     page.select_option("#f-on_gap", "")
     page.fill("#f-retry_backoff", "3")
@@ -341,7 +346,8 @@ def test_the_form_reaches_every_column_and_changes_none_unasked(
     expect(page.locator("h1")).to_have_text("all columns")
     after = ada.execute(stored, [row[0]]).fetchone()[0]  # type: ignore[index]
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"ends_at", "on_gap", "retry_backoff", "enabled"}
+    assert changed == {"command", "ends_at", "on_gap", "retry_backoff", "enabled"}
+    assert after["command"] == "\n\n\nselect 1,\n 2", "the lines that were typed"
 
 
 def test_the_timeline_changes_without_a_reload(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, LiteralString
 
 import psycopg
@@ -17,6 +16,8 @@ from rowcron.web.auth import check_proof
 from rowcron.web.bodies import Text
 from rowcron.web.forms import (
     KINDS,
+    body_of,
+    changed,
     changed_groups,
     columns_of,
     form_of,
@@ -142,7 +143,7 @@ async def create(request: Request) -> Response:
     try:
         columns = columns_of(values)
         async with session.login.ask() as asker:
-            job = await insert(asker, list(columns), json.dumps(columns).encode())
+            job = await insert(asker, list(columns), body_of(columns))
     except (psycopg.Error, RowcronError) as error:
         return await _form(request, session, values, problem_of(error))
     except Refusal as refusal:
@@ -153,7 +154,8 @@ async def create(request: Request) -> Response:
 async def _read(session: Session, job: int) -> Record:
     async with session.login.glance() as asker:
         found = await asker.one(
-            f"select j.*, to_char(j.updated_at, 'YYYYMMDDHH24MISSUS') as version from ({ONE}) as j",
+            "select j.*, j.args::text as args_text,"
+            f" to_char(j.updated_at, 'YYYYMMDDHH24MISSUS') as version from ({ONE}) as j",
             (job,),
         )
     if found is None:
@@ -171,17 +173,29 @@ async def edit(request: Request, job: JobId) -> Response:
 
 @router.post("/jobs/{job}/edit")
 async def save(request: Request, job: JobId) -> Response:
-    """Store a change, unless somebody else has changed the job meanwhile."""
+    """Store what was changed, unless somebody else has changed the job meanwhile.
+
+    The form keeps the version that it was loaded with, however often it is shown again.
+    """
     session, form = await proven(request)
     values = values_of(form)
     found = await _read(session, job)
+    version = form.get("version", "")
+    loaded = found | {"version": version}
     try:
-        columns = columns_of(values)
-        match = f'"{form.get("version", "")}"'
-        async with session.login.ask() as asker:
-            await change(asker, job, list(columns), json.dumps(columns).encode(), match)
+        if version != found["version"]:
+            raise Refusal(
+                412,
+                f"job {job} was changed meanwhile",
+                detail="Nothing was stored. What you typed is below, but not what is new.",
+                hint="Look at the job as it is now, and edit that.",
+            )
+        columns = columns_of(changed(values, found))
+        if columns:
+            async with session.login.ask() as asker:
+                await change(asker, job, list(columns), body_of(columns), f'"{version}"')
     except (psycopg.Error, RowcronError) as error:
-        return await _form(request, session, values, problem_of(error), found)
+        return await _form(request, session, values, problem_of(error), loaded)
     except Refusal as refusal:
-        return await _form(request, session, values, refusal.problem, found)
+        return await _form(request, session, values, refusal.problem, loaded)
     return RedirectResponse(f"/jobs/{job}", 303)

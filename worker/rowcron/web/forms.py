@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -38,6 +37,8 @@ _EMPTY = (
 )  # fmt: skip
 _WHOLE = ("priority", "max_attempts", "max_running", "max_runs", "max_missed", "max_lost")
 _NUMBERS = ("retry_backoff", "retry_jitter")
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?")
+_LINES = ("command", "args")  # in a textarea
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -54,8 +55,20 @@ async def form_of(request: Request) -> dict[str, str]:
 
 def values_of(form: dict[str, str]) -> dict[str, str]:
     """Return what was typed, for the form to be shown again."""
-    typed = {name: form.get(name, usual) for name, usual in FIELDS.items()}
-    return {name: value.replace("\r\n", "\n") for name, value in typed.items()}
+    return {name: _as_sent(name, form.get(name, usual)) for name, usual in FIELDS.items()}
+
+
+def _as_sent(name: str, text: str) -> str:
+    """Return a text as it comes back from a form in which nobody touched it."""
+    if name in _LINES:
+        return re.sub(r"\r\n?", "\n", text)
+    return re.sub(r"[\r\n]", "", text)  # an input has one line
+
+
+def changed(values: dict[str, str], job: Record) -> dict[str, str]:
+    """Return the values that are not what the form of the job was shown with."""
+    shown = values_from(job)
+    return {name: text for name, text in values.items() if text != _as_sent(name, shown[name])}
 
 
 def group_of(field: str | None) -> str:
@@ -72,38 +85,54 @@ def changed_groups(values: dict[str, str]) -> set[str]:
     }
 
 
-def columns_of(values: dict[str, str]) -> dict[str, Any]:
-    """Return the columns of a job. Raises `Refusal` 422 for what JSON and numbers cannot be."""
-    columns: dict[str, Any] = {}
+def columns_of(values: dict[str, str]) -> dict[str, str]:
+    """Return the columns of a job, each as JSON text: what JSON was typed stays to the last digit.
+
+    Raises `Refusal` 422 for what JSON and numbers cannot be.
+    """
+    columns: dict[str, str] = {}
     for name, value in values.items():
         given = value if name == "command" else value.strip()
         if name in _EMPTY and not given:
-            columns[name] = None
+            columns[name] = "null"
         elif name == "args":
-            try:
-                columns[name] = json.loads(given)
-            except ValueError as error:
-                raise Refusal(
-                    422,
-                    "the arguments are not JSON",
-                    detail=str(error),
-                    hint='For example {"day": "monday"}, or nothing.',
-                    field="args",
-                ) from error
+            columns[name] = _json(given)
         elif name in _WHOLE and not re.fullmatch(r"-?[0-9]{1,18}", given):
             raise Refusal(422, f'{name} "{given}" is not a whole number', field=name)
-        elif name in _NUMBERS and not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", given):
+        elif name in _NUMBERS and not _NUMBER.fullmatch(given):
             raise Refusal(422, f'{name} "{given}" is not a number', field=name)
         else:
-            columns[name] = given
+            columns[name] = json.dumps(given)
     return columns
 
 
+def body_of(columns: dict[str, str]) -> bytes:
+    """Return columns as one JSON object."""
+    return "{{{}}}".format(", ".join(f'"{n}": {text}' for n, text in columns.items())).encode()
+
+
+def _json(text: str) -> str:
+    try:
+        json.loads(text, parse_float=str, parse_int=str, parse_constant=_no_json)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(
+            422,
+            "the arguments are not JSON",
+            detail=str(error),
+            hint='For example {"day": "monday"}, or nothing.',
+            field="args",
+        ) from error
+    return text
+
+
+def _no_json(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
+
+
 def values_from(job: Record) -> dict[str, str]:
-    """Return a job's columns as the form shows them."""
+    """Return a job's columns as the form shows them; `args_text` is the database's own text."""
     values = {name: "" if job[name] is None else str(job[name]) for name in FIELDS}
     values["enabled"] = values["enabled"].lower()
     values |= {name: values[name].removesuffix(".0") for name in _NUMBERS}
-    if job["args"] is not None:
-        values["args"] = json.dumps(job["args"], ensure_ascii=False)
+    values["args"] = job["args_text"] or ""
     return values

@@ -144,8 +144,7 @@ async def mark_of(asker: Asker, job: int) -> str:
 async def look_at_job(asker: Asker, job: int) -> Record:
     """Return all that the page of a job shows. Raises `Refusal` 404."""
     found = await asker.one(
-        "select j.*, to_char(j.updated_at, 'YYYYMMDDHH24MISSUS') as version,"
-        " j.owner = rowcron._me() as mine,"
+        "select j.*, jsonb_pretty(j.args) as args_text, j.owner = rowcron._me() as mine,"
         " pg_has_role(current_user, 'rowcron_operator', 'usage') as operator"
         f" from ({ONE}) as j",
         (job,),

@@ -35,6 +35,8 @@ _JOBS = """
   order by j.name, j.id
   limit %(limit)s
 """
+_RUN = f"select r.*, jsonb_pretty(r.args) as args_text from ({ONE}) as r"
+_ATTEMPTS = f"select r.*, jsonb_pretty(r.result) as result_text from ({ATTEMPTS}) as r"
 
 
 class SignInFirst(Exception):
@@ -141,12 +143,12 @@ async def run(request: Request, run: RunNumber) -> Response:
     """Show a run and the output of each attempt."""
     session = signed_in(request)
     async with session.login.ask() as asker:
-        found = await asker.one(ONE, {"run": run})
+        found = await asker.one(_RUN, {"run": run})
         if found is None:
             raise Refusal(404, f"there is no run {run}", detail="Or none that your role may see.")
         mark = await looks.mark_of(asker, found["job_id"])
-        found = await asker.one(ONE, {"run": run}) or found
-        attempts = await asker.rows(ATTEMPTS, (run,))
+        found = await asker.one(_RUN, {"run": run}) or found
+        attempts = await asker.rows(_ATTEMPTS, (run,))
         shared = await common(request, session, asker)
     may_ask = shared["me"]["operator"] or str(found["owner"]).strip('"') == shared["me"]["role"]
     return html("run", shared, run=found, attempts=attempts, may_ask=may_ask, mark=mark)

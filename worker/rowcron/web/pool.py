@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 
 from rowcron.connection import conninfo, says_standby
@@ -49,6 +51,14 @@ class _Instant(TimestamptzLoader):
             return bytes(data).decode()
 
 
+def loads(text: str | bytes) -> Any:
+    """Return what JSON holds; a whole number that Python does not read for its length is a float.
+
+    For what is shown or looked into: numbers lose digits, so what is handed on stays text.
+    """
+    return json.loads(text, parse_int=lambda n: int(n) if len(n) < 1000 else float(n))
+
+
 async def open_connection(info: str, encoding: str = CLIENT) -> Connection:
     """Return a new connection. Raises `psycopg.OperationalError`, `Unavailable`."""
     connection = await AsyncConnection.connect(
@@ -61,6 +71,7 @@ async def open_connection(info: str, encoding: str = CLIENT) -> Connection:
             await connection.close()
             return await open_connection(info, AS_THEY_ARE)
         connection.adapters.register_loader("timestamptz", _Instant)
+        set_json_loads(loads, connection)
         connection.adapters.register_loader("interval", TextLoader)  # a month is no timedelta
         await connection.execute(_SESSION)
     except BaseException:

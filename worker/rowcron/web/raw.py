@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from psycopg import sql
 
 from rowcron.web.actor import Asker
+from rowcron.web.pool import loads
 from rowcron.web.problems import Refusal
 
 MOST = 500
@@ -54,7 +55,7 @@ def page(rows: list[str], limit: int, keys: Sequence[str]) -> Raw:
     """Return at most `limit` rows; `keys` are the columns that the next page begins after."""
     if len(rows) <= limit:
         return items(rows, paged=True)
-    last = json.loads(rows[limit - 1])
+    last = loads(rows[limit - 1])
     return items(rows[:limit], encode_cursor([last[key] for key in keys]), paged=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -65,11 +64,6 @@ def capped(count: int) -> str:
     return "1,000+" if count > 1000 else str(count)
 
 
-def pretty(value: Any) -> str:
-    """Return a JSON value for people."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
-
-
 def quantile(values: Sequence[float], share: float) -> float | None:
     """Return the value below which that share lies (nearest rank)."""
     ordered = sorted(values)
@@ -86,7 +80,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"instant": instant, "seconds": seconds, "pretty": pretty, "capped": capped}
+    env.filters |= {"instant": instant, "seconds": seconds, "capped": capped}
     env.globals |= {"version_of": version_of}
     return env
 

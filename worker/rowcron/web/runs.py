@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -12,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from rowcron.web.answers import Cancelled, Entry, Page, Run, RunDetail, RunId
 from rowcron.web.auth import Who
 from rowcron.web.jobs import filtered
+from rowcron.web.pool import loads
 from rowcron.web.problems import Refusal, documented
 from rowcron.web.raw import (
     MOST,
@@ -206,7 +206,7 @@ async def list_history(
 def _page(rows: list[str], limit: int) -> Response:
     if len(rows) <= limit:
         return items(rows, paged=True)
-    last = json.loads(rows[limit - 1])
+    last = loads(rows[limit - 1])
     keys = [
         last["finished_at"], last["job_id"], last["run_id"] or 0,
         last["scheduled_for"] or "-infinity",
