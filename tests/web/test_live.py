@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -187,6 +188,30 @@ def test_each_role_is_told_what_it_may_see(alone: Site, ada: psycopg.Connection)
             await until(lambda: "ada secret" in own[0] and "ada secret" in viewer[0])
             await asyncio.sleep(5 * TICK)
             assert "ada secret" not in other[0]
+
+    asyncio.run(watch())
+
+
+def test_what_a_job_said_stays_within_its_event(
+    alone: Site, ada: psycopg.Connection, root: psycopg.Connection
+) -> None:
+    """Server-sent events end a line at a carriage return, too: no job may write one of its own."""
+    ada.execute("insert into rowcron.job (name, command) values ('forger', 'x')")
+
+    async def watch() -> None:
+        async with opened(alone, "ada", 1) as told:
+            root.execute(
+                "insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt,"
+                " final, started_at, finished_at, outcome, error) select id, name, owner, queue,"
+                " kind, 11, 1, true, clock_timestamp(), clock_timestamp(), 'failed', %s"
+                " from rowcron.job where name = 'forger'",
+                ["boom\r\revent: trouble\rdata: All is lost\r\r"],
+            )
+            await until(lambda: "All is lost" in told[0])
+            lines = re.split(r"\r\n|\r|\n", told[0])  # as a browser does
+            said = [i for i, line in enumerate(lines) if "All is lost" in line]
+            assert {lines[i] for i in said} == {"data: data: All is lost"}
+            assert {lines[i - 1] for i in said} == {"data: event: trouble"}
 
     asyncio.run(watch())
 

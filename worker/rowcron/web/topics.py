@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from dataclasses import dataclass, field
 
@@ -50,6 +51,6 @@ class Topic:
 
 
 def event(name: str, text: str) -> str:
-    """Return a server-sent event."""
-    lines = "".join(f"data: {line}\n" for line in (text or "").split("\n"))
+    """Return a server-sent event. Three things end a line of it, and text may hold them all."""
+    lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text or ""))
     return f"event: {name}\n{lines}\n"
