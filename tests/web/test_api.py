@@ -205,6 +205,16 @@ def test_pause_resume_and_run_are_the_functions_of_the_schema(
     assert actions == ["retry", "cancel", "run", "run", "update", "update", "insert"]
 
 
+def test_args_that_are_null_are_the_job_s_own(api: httpx.Client, ada: psycopg.Connection) -> None:
+    path = create(api, "own args", args={"own": 1}).headers["location"]
+    for verb in ("run", "runs"):
+        for body in ({}, {"args": None}):
+            ran = api.post(f"{path}/{verb}", json=body)
+            query = "select r.args is null from rowcron.run as r where r.id = %s"
+            own = ada.execute(query, [ran.json()["run_id"]]).fetchone()
+            assert own == (True,), (verb, body)
+
+
 def test_the_same_idempotency_key_names_the_same_run(api: httpx.Client) -> None:
     path = create(api, "keys").headers["location"] + "/runs"
 

@@ -183,7 +183,7 @@ async def run_job(who: Who, job: JobId, request: Request, body: RunRequest | Non
     async with who.ask() as asker:
         name, owner = await named(asker, job)
         run = await asker.value(
-            "select rowcron.run_now(%s, (%s::jsonb -> 'args'), %s)",
+            "select rowcron.run_now(%s, nullif(%s::jsonb -> 'args', 'null'), %s)",
             (name, await _text(request), owner),
         )
     return Raw(f'{{"run_id": {run}}}', 201, {"Location": f"/api/runs/{run}"})
