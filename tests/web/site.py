@@ -18,7 +18,7 @@ import uvicorn
 
 from harness import Database, wait_until
 from rowcron.web.app import create_app
-from rowcron.web.serve import listen
+from rowcron.web.serve import configured, listen
 from rowcron.web.settings import WebSettings
 
 PEOPLE = {"ada": "rowcron_user", "bea": "rowcron_user", "vic": "rowcron_viewer",
@@ -39,10 +39,7 @@ class Site:
         self.settings = replace(settings, port=bound.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.app = create_app(self.settings)
-        config = uvicorn.Config(
-            self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2
-        )
-        self.server = uvicorn.Server(config)
+        self.server = uvicorn.Server(configured(self.app))
         self.server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -92,6 +93,68 @@ def test_after_five_failures_the_next_waits(site: Site) -> None:
         other = client.post("/sign-in", data={"role": "ada", "password": password("ada")})
         assert other.status_code == 303, "another role is not locked out"
     site.state.door.throttle._failures.clear()
+
+
+@pytest.fixture
+def proxied(shared: Database) -> Iterator[Site]:
+    """A web process behind a proxy."""
+    site = Site(WebSettings(conninfo=shared.url(WEB), behind_proxy=True))
+    yield site
+    site.stop()
+
+
+def test_behind_a_proxy_its_last_word_counts_and_not_its_client_s(proxied: Site) -> None:
+    with proxied.client() as client:
+
+        def tries(*forwarded: str) -> int:
+            headers = [("X-Forwarded-For", text) for text in forwarded]
+            given = {"role": "bea", "password": "wrong"}
+            return client.post("/sign-in", data=given, headers=headers).status_code
+
+        codes = [tries(f"10.9.8.{n}, 192.0.2.7") for n in range(5)]
+        codes += [tries("10.0.0.1,192.0.2.7"), tries("10.0.0.1", "192.0.2.7:5000")]
+        assert codes == [401] * 5 + [429] * 2
+        assert tries("192.0.2.7, 192.0.2.8") == 401, "another address has its own failures"
+        assert tries("[2001:db8::1]:9") == 401
+        assert ("both", "2001:db8::1", "bea") in proxied.state.door.throttle._failures
+        assert tries("nonsense") == 401, "who connects, then"
+        assert ("both", "127.0.0.1", "bea") in proxied.state.door.throttle._failures
+        given = {"role": "bea", "password": password("bea")}
+        headers = {"X-Forwarded-For": "192.0.2.9", "X-Forwarded-Proto": "https"}
+        assert "secure" in client.post("/sign-in", data=given, headers=headers).headers[
+            "set-cookie"
+        ].lower()  # fmt: skip
+
+
+def test_without_a_proxy_nobody_says_who_they_are(site: Site) -> None:
+    site.state.door.throttle._failures.clear()
+    given = {"role": "bea", "password": "wrong"}
+    with site.client() as client:
+        client.post("/sign-in", data=given, headers={"X-Forwarded-For": "192.0.2.7"})
+    assert ("both", "127.0.0.1", "bea") in site.state.door.throttle._failures
+    site.state.door.throttle._failures.clear()
+
+
+def test_a_role_s_passwords_are_guessed_slowly_from_many_addresses(proxied: Site) -> None:
+    """And yet the role itself waits seconds at most, and not at all where it is known."""
+    with proxied.client() as client:
+
+        def tries(address: str, secret: str) -> httpx.Response:
+            given = {"role": "bea", "password": secret}
+            return client.post("/sign-in", data=given, headers={"X-Forwarded-For": address})
+
+        assert tries("192.0.2.1", password("bea")).status_code == 303
+        codes = {tries(f"198.51.100.{n}", "wrong").status_code for n in range(30)}
+        assert codes == {401}
+        throttle = proxied.state.door.throttle
+        throttle.failed([("role", "", "bea")] * 20)
+        late = tries("198.51.100.200", "wrong")
+        assert late.status_code == 429
+        assert 1 <= int(late.headers["retry-after"]) <= 11
+        assert tries("192.0.2.1", password("bea")).status_code == 303, "bea is known there"
+        given = {"role": "ada", "password": password("ada")}
+        headers = {"X-Forwarded-For": "198.51.100.1"}
+        assert client.post("/sign-in", data=given, headers=headers).status_code == 303
 
 
 def test_sign_out_ends_the_session(site: Site) -> None:

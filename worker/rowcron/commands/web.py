@@ -43,7 +43,9 @@ from rowcron.text import safe
     "--cors-origin", multiple=True, metavar="ORIGIN", help="A site whose scripts may use the API."
 )
 @click.option(
-    "--behind-proxy", is_flag=True, help="Believe X-Forwarded-For and -Proto of who connects."
+    "--behind-proxy",
+    is_flag=True,
+    help="Believe what who connects says last in X-Forwarded-For and -Proto.",
 )
 @with_database
 def web(

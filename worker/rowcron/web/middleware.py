@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rowcron.web.problems import Problem, answer
+from rowcron.web.proxy import seen_by_proxy
 from rowcron.web.settings import WebSettings
 
 LONGEST_BODY = 4 * 1024 * 1024
@@ -38,6 +39,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.settings.behind_proxy:
+            scope = seen_by_proxy(scope)
         headers = Headers(scope=scope)
         if not self._trusted(headers.get("host", "")):
             refused = PlainTextResponse("this name is not trusted; see --trusted-host\n", 421)

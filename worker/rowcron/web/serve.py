@@ -7,6 +7,7 @@ import socket
 from dataclasses import replace
 
 import uvicorn
+from fastapi import FastAPI
 
 from rowcron.errors import RowcronError
 from rowcron.web.app import create_app
@@ -31,22 +32,26 @@ def listen(settings: WebSettings) -> socket.socket:
     return bound
 
 
+def configured(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # it would believe the client's word before the proxy's (proxy.py)
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+
+
 def serve(settings: WebSettings) -> None:
     """Serve until SIGINT or SIGTERM."""
     bound = listen(settings)
     settings = replace(settings, port=bound.getsockname()[1])
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=settings.behind_proxy,
-        forwarded_allow_ips="*" if settings.behind_proxy else None,
-        timeout_graceful_shutdown=3,
-        timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
-    )
+    config = configured(app)
     state: State = app.state.rowcron
     if state.own is not None:
         state.announce()

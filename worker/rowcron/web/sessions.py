@@ -11,7 +11,9 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from rowcron.web.actor import Login
 
@@ -19,6 +21,8 @@ IDLE = 12 * 3600.0
 LONGEST = 7 * 86400.0
 MOST = 5000
 CODE_LIVES = 24 * 3600.0
+FORGOTTEN = 600.0  # seconds after which failures count no more
+Key = tuple[str, str, str]  # a sort, an address, a role
 
 
 def digest(text: str) -> bytes:
@@ -119,46 +123,72 @@ class Codes:
         return made is not None and time.monotonic() - made < CODE_LIVES
 
 
-class Throttle:
-    """After some failures each further try waits longer, by role and by address."""
+@dataclass(frozen=True)
+class Patience:
+    """How many failures are free, and for how long a further try waits at most: seconds."""
 
-    FREE = 5  # failures, of a role from an address
-    FREE_ADDRESS = 30  # of all roles from an address, which many may share
-    LONGEST = 300.0
+    free: int
+    longest: float
+
+
+class Throttle:
+    """After some failures each further try waits longer: of a role from an address, of each alone.
+
+    A role's tries from everywhere wait only briefly, so that a stranger with many addresses guesses
+    slowly and yet locks nobody out; not at all from where the role has signed in before.
+    """
+
+    LIMITS: ClassVar[dict[str, Patience]] = {
+        "both": Patience(5, 300.0),
+        "address": Patience(30, 300.0),  # which many may share
+        "role": Patience(30, 10.0),
+    }
+    MOST = 10_000  # keys that are kept
 
     def __init__(self) -> None:
-        self._failures: dict[str, tuple[int, float]] = {}
+        self._failures: dict[Key, tuple[int, float]] = {}
+        self._known: dict[Key, None] = {}  # the last ones that were right
 
-    def wait(self, *keys: str) -> float:
+    def keys(self, role: str, address: str) -> list[Key]:
+        """Return what a try counts for."""
+        both: Key = ("both", address, role)
+        keys: list[Key] = [both, ("address", address, "")]
+        return keys if both in self._known else [*keys, ("role", "", role)]
+
+    def wait(self, keys: Sequence[Key]) -> float:
         """Return for how many seconds none of these may try."""
         now = time.monotonic()
         return max([self._until(key) - now for key in keys] + [0.0])
 
-    def failed(self, *keys: str) -> None:
+    def failed(self, keys: Sequence[Key]) -> None:
         """Count a failure."""
         now = time.monotonic()
-        if len(self._failures) > 10_000:
-            fresh = {k: v for k, v in self._failures.items() if now - v[1] < self.LONGEST}
-            self._failures = fresh if len(fresh) <= 10_000 else {}
+        if len(self._failures) > self.MOST:
+            fresh = {k: v for k, v in self._failures.items() if now - v[1] < FORGOTTEN / 2}
+            self._failures = fresh if len(fresh) <= self.MOST else {}
         for key in keys:
             count, since = self._failures.get(key, (0, now))
-            count = 0 if now - since > 2 * self.LONGEST else count
+            count = 0 if now - since > FORGOTTEN else count
             self._failures[key] = (count + 1, now)
 
-    def forgive(self, *keys: str) -> None:
+    def forgive(self, keys: Sequence[Key]) -> None:
         """Take the last failure back: nothing was judged."""
         for key in keys:
             count, since = self._failures.get(key, (0, 0.0))
             self._failures[key] = (max(count - 1, 0), since)
 
-    def succeeded(self, *keys: str) -> None:
-        """Forget the failures."""
+    def succeeded(self, keys: Sequence[Key]) -> None:
+        """Forget the failures; remember that this role is known at this address."""
         for key in keys:
             self._failures.pop(key, None)
+        self._known.pop(keys[0], None)
+        self._known[keys[0]] = None
+        if len(self._known) > self.MOST:
+            del self._known[next(iter(self._known))]
 
-    def _until(self, key: str) -> float:
+    def _until(self, key: Key) -> float:
         count, since = self._failures.get(key, (0, 0.0))
-        free = self.FREE_ADDRESS if key.startswith("address ") else self.FREE
-        if count < free:
+        patience = self.LIMITS[key[0]]
+        if count < patience.free:
             return 0.0
-        return float(since + min(2.0 ** min(count - free, 20), self.LONGEST))
+        return since + min(2.0 ** min(count - patience.free, 20), patience.longest)

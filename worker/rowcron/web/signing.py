@@ -45,22 +45,22 @@ class Door:
 
     async def sign_in(self, role: str, password: str, address: str) -> tuple[str, Session]:
         """Return a session's cookie and the session. Raises `Refusal`: 401, 403, 429, 503."""
-        keys = (f"{address} {role}", f"address {address}")
-        if (seconds := self.throttle.wait(*keys)) > 0:
+        keys = self.throttle.keys(role, address)
+        if (seconds := self.throttle.wait(keys)) > 0:
             raise Refusal(
                 429,
                 "too many failed attempts",
                 hint=f"Wait {seconds:.0f} s.",
                 headers={"Retry-After": str(int(seconds) + 1)},
             )
-        self.throttle.failed(*keys)  # until it is known to be right, so that none get past at once
+        self.throttle.failed(keys)  # until it is known to be right, so that none get past at once
         try:
             async with self._checking:
                 login = await self._checked(role, password)
         except (NoRoom, Unavailable):
-            self.throttle.forgive(*keys)
+            self.throttle.forgive(keys)
             raise
-        self.throttle.succeeded(*keys)
+        self.throttle.succeeded(keys)
         return self.sessions.begin(login)
 
     async def _checked(self, role: str, password: str) -> Login:
