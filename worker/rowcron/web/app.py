@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 
 from rowcron import __version__
 from rowcron.web import (
+    caught,
     deeds,
     health,
     job_write,
@@ -84,7 +85,7 @@ def create_app(settings: WebSettings) -> FastAPI:
         license_info={"name": "PostgreSQL", "identifier": "PostgreSQL"},
     )
     app.state.rowcron = state
-    problems.install(app, pages.problem_page)
+    caught.install(app, pages.problem_page)
     app.add_exception_handler(pages.SignInFirst, pages.first_sign_in)
     routers = (
         jobs.router, job_write.router, runs.router, tools.router, tools.whole, health.router,

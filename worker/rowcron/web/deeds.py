@@ -144,7 +144,7 @@ async def create(request: Request) -> Response:
         columns = columns_of(values)
         async with session.login.ask() as asker:
             job = await insert(asker, list(columns), body_of(columns))
-    except (psycopg.Error, RowcronError) as error:
+    except (psycopg.Error, RowcronError, UnicodeEncodeError) as error:
         return await _form(request, session, values, problem_of(error))
     except Refusal as refusal:
         return await _form(request, session, values, refusal.problem)
@@ -194,7 +194,7 @@ async def save(request: Request, job: JobId) -> Response:
         if columns:
             async with session.login.ask() as asker:
                 await change(asker, job, list(columns), body_of(columns), f'"{version}"')
-    except (psycopg.Error, RowcronError) as error:
+    except (psycopg.Error, RowcronError, UnicodeEncodeError) as error:
         return await _form(request, session, values, problem_of(error), loaded)
     except Refusal as refusal:
         return await _form(request, session, values, refusal.problem, loaded)

@@ -106,9 +106,9 @@ def columns_of(values: dict[str, str]) -> dict[str, str]:
     return columns
 
 
-def body_of(columns: dict[str, str]) -> bytes:
+def body_of(columns: dict[str, str]) -> str:
     """Return columns as one JSON object."""
-    return "{{{}}}".format(", ".join(f'"{n}": {text}' for n, text in columns.items())).encode()
+    return "{{{}}}".format(", ".join(f'"{n}": {text}' for n, text in columns.items()))
 
 
 def _json(text: str) -> str:

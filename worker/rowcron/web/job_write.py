@@ -40,7 +40,7 @@ def columns_of(body: JobColumns) -> list[str]:
     return [name for name in COLUMNS if name in body.model_fields_set]
 
 
-async def insert(asker: Asker, names: list[str], text: bytes) -> int:
+async def insert(asker: Asker, names: list[str], text: str) -> int:
     """Insert a job; the database judges it. The body's own text carries the values."""
     query = sql.SQL(
         "insert into rowcron.job ({columns}) select {values} from {given} as g returning id"
@@ -49,11 +49,11 @@ async def insert(asker: Asker, names: list[str], text: bytes) -> int:
         values=sql.SQL(", ").join(sql.Identifier("g", name) for name in names),
         given=sql.SQL(_GIVEN),
     )
-    return int(await asker.value(query, {"body": text.decode()}))
+    return int(await asker.value(query, {"body": text}))
 
 
 async def change(
-    asker: Asker, job: int, names: list[str], text: bytes, match: str | None, *, whole: bool = False
+    asker: Asker, job: int, names: list[str], text: str, match: str | None, *, whole: bool = False
 ) -> None:
     """Change the columns named; `whole` gives all others their defaults."""
     changes = [
@@ -68,7 +68,7 @@ async def change(
         " and (%(known)s::numeric is null"
         " or to_char(j.updated_at, 'YYYYMMDDHH24MISSUS')::numeric = %(known)s) returning j.id"
     ).format(changes=sql.SQL(", ").join(changes), given=sql.SQL(_GIVEN))
-    values = {"job": job, "body": text.decode(), "known": known_version(match)}
+    values = {"job": job, "body": text, "known": known_version(match)}
     if not await asker.rows(query, values):
         await not_matched(asker, job, match)
 
@@ -126,7 +126,7 @@ async def create_job(
     async with who.ask() as asker, contextlib.AsyncExitStack() as stack:
         if dry_run:  # a transaction within, that is always undone
             await stack.enter_async_context(asker.connection.transaction(force_rollback=True))
-        job = await insert(asker, columns_of(body), await request.body())
+        job = await insert(asker, columns_of(body), await _text(request))
         answer = await definition(asker, job)
     if dry_run:
         del answer.headers["ETag"]
@@ -143,7 +143,7 @@ async def replace_job(
     """Replace a job; what the body leaves out gets its default."""
     known_version(if_match)
     async with who.ask() as asker:
-        text = await request.body()
+        text = await _text(request)
         await change(asker, job, columns_of(body), text, if_match, whole=True)
         return await definition(asker, job)
 
@@ -156,7 +156,7 @@ async def change_job(
     known_version(if_match)
     not_empty(names := columns_of(body))
     async with who.ask() as asker:
-        await change(asker, job, names, await request.body(), if_match)
+        await change(asker, job, names, await _text(request), if_match)
         return await definition(asker, job)
 
 
@@ -226,4 +226,8 @@ async def enqueue_run(
 
 
 async def _text(request: Request) -> str:
-    return (await request.body()).decode() or "{}"
+    """Return the body's own text. Raises `Refusal` 400."""
+    try:
+        return (await request.body()).decode() or "{}"
+    except UnicodeDecodeError as error:
+        raise Refusal(400, "the body is not UTF-8") from error

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rowcron.web.problems import Problem, answer
+from rowcron.web.problems import LONGEST_BODY, TOO_LONG, answer
 from rowcron.web.proxy import seen_by_proxy
 from rowcron.web.settings import WebSettings
 
-LONGEST_BODY = 4 * 1024 * 1024
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -48,7 +48,7 @@ class Guard:
             return
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LONGEST_BODY:
-            await self._too_long(scope, receive, send)
+            await answer(TOO_LONG)(scope, receive, send)
             return
         policy = DOCS if scope["path"].startswith("/api/docs") else STRICT
 
@@ -78,18 +78,7 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > LONGEST_BODY:  # sent in chunks, without a length
-                return {"type": "http.disconnect"}
+                raise HTTPException(413)
             return message
 
         return counting
-
-    @staticmethod
-    async def _too_long(scope: Scope, receive: Receive, send: Send) -> None:
-        problem = Problem(
-            type="about:blank",
-            title="the body is too long",
-            status=413,
-            detail=f"At most {LONGEST_BODY} bytes are read.",
-            hint="Store large data in a table and hand over its key.",
-        )
-        await answer(problem)(scope, receive, send)

@@ -6,16 +6,12 @@ HINT the hint, its SQLSTATE the code. Only which HTTP status a code gets is deci
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from typing import Any
 
 import psycopg
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
 
 from rowcron.errors import RowcronError, Unavailable, translate
 
@@ -84,6 +80,16 @@ class Problem(BaseModel):
     hint: str | None = Field(None, description="What to do next.")
 
 
+LONGEST_BODY = 4 * 1024 * 1024
+TOO_LONG = Problem(
+    type="about:blank",
+    title="the body is too long",
+    status=413,
+    detail=f"At most {LONGEST_BODY} bytes are read.",
+    hint="Store large data in a table and hand over its key.",
+)
+
+
 class Refusal(Exception):
     """A refusal that is HTTP's own affair, not the database's."""
 
@@ -104,8 +110,16 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def problem_of(error: psycopg.Error | RowcronError) -> Problem:
-    """Return the database's verdict as a problem."""
+def problem_of(error: psycopg.Error | RowcronError | UnicodeEncodeError) -> Problem:
+    """Return the database's verdict as a problem; or why it was not even asked for one."""
+    if isinstance(error, UnicodeEncodeError):
+        half = ord(error.object[error.start])
+        return Problem(
+            type="about:blank",
+            title="text cannot be stored that is not Unicode",
+            status=422,
+            detail=f"Half of a surrogate pair stands alone: U+{half:04X}.",
+        )
     known = translate(error)
     code = known.code
     status, field = BY_CODE.get(code or "", (0, None))
@@ -117,6 +131,8 @@ def problem_of(error: psycopg.Error | RowcronError) -> Problem:
     if not status:
         if isinstance(known, Unavailable):
             status = 503
+        elif code is None and isinstance(error, psycopg.DataError):
+            status = 422  # it could not even be sent, as a NUL
         else:  # class 22 is bad data; else the statement was ours, and so is the defect
             status = 422 if code and code[:2] in ("22", "23") else 500
     kind = f"urn:rowcron:error:{code}" if code else "about:blank"
@@ -128,7 +144,7 @@ def problem_of(error: psycopg.Error | RowcronError) -> Problem:
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the problem as a response."""
-    return JSONResponse(
+    return _Answer(
         problem.model_dump(exclude_none=True),
         problem.status,
         headers_of(problem, headers),
@@ -136,63 +152,17 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONRespo
     )
 
 
+class _Answer(JSONResponse):
+    """JSON that may repeat what a client sent, whatever that was."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+
+
 def headers_of(problem: Problem, headers: dict[str, str] | None = None) -> dict[str, str]:
     """Return the headers of a response; those that say to try again say when."""
     again = problem.status in (409, 429, 503) and problem.code != "23505"
     return ({"Retry-After": "1"} if again else {}) | (headers or {})
-
-
-def invalid(error: RequestValidationError) -> Problem:
-    """Return what is wrong with the form of a request; its meaning is the database's to judge."""
-    first: dict[str, Any] = error.errors()[0]
-    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    return Problem(
-        type="about:blank",
-        title="the request is not of the form that OpenAPI describes",
-        status=422,
-        detail=f"{'.'.join(where) or first['loc'][0]}: {first['msg']}",
-        field=where[0] if where else None,
-        hint="See /api/docs.",
-    )
-
-
-def install(app: FastAPI, show: Callable[[Request, Problem], Response]) -> None:
-    """Let every exception end as a problem document, or for a person as the page `show` makes."""
-
-    def told(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> Response:
-        person = "text/html" in request.headers.get("accept", "")
-        if person and not request.url.path.startswith("/api"):
-            shown = show(request, problem)
-            shown.headers.update(headers_of(problem, headers))
-            return shown
-        return answer(problem, headers)
-
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
-        return told(request, error.problem, error.headers)
-
-    async def judged(request: Request, error: Exception) -> Response:
-        assert isinstance(error, psycopg.Error | RowcronError)
-        return told(request, problem_of(error))
-
-    async def unreadable(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return told(request, invalid(error))
-
-    async def plain(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        problem = Problem(type="about:blank", title=error.detail, status=error.status_code)
-        return told(request, problem, dict(error.headers or {}))
-
-    async def broken(request: Request, error: Exception) -> Response:
-        return told(request, Problem(type="about:blank", title="this is a defect", status=500))
-
-    app.add_exception_handler(Exception, broken)
-    app.add_exception_handler(Refusal, refused)
-    app.add_exception_handler(psycopg.Error, judged)
-    app.add_exception_handler(RowcronError, judged)
-    app.add_exception_handler(RequestValidationError, unreadable)
-    app.add_exception_handler(HTTPException, plain)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

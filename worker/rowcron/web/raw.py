@@ -75,6 +75,8 @@ def decode_cursor(cursor: str | None, kinds: Sequence[type]) -> list[Any] | None
             raise ValueError
         if any(isinstance(key, int) and abs(key) >= 2**63 for key in keys):
             raise ValueError
+        if any(isinstance(key, str) and b"\0" in key.encode() for key in keys):
+            raise ValueError
     except (ValueError, binascii.Error, RecursionError) as error:
         raise Refusal(
             422,

@@ -65,7 +65,7 @@ async def judge(asker: Asker, text: Text) -> Verdict:
                 "select rowcron.explain(%s, %s)", (text.schedule, text.timezone)
             )
             instants = await next_of(asker, **text.model_dump() | {"name": text.name or "name"})
-    except psycopg.Error as error:
+    except (psycopg.Error, UnicodeEncodeError) as error:
         problem = problem_of(error)
         if problem.status >= 500:
             raise

@@ -1,0 +1,113 @@
+"""What PostgreSQL cannot hold, and bodies that are no bodies: told as the client's mistake."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from web.site import Bearer, Site
+
+LONG = 5 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def api(bearer: Bearer) -> httpx.Client:
+    """A program of ada's."""
+    return bearer("ada")
+
+
+@pytest.fixture(scope="module")
+def job(api: httpx.Client) -> str:
+    """The path of a job."""
+    answer = api.post("/api/jobs", json={"name": "there", "command": "select 1"})
+    assert answer.status_code == 201, answer.text
+    return str(answer.headers["location"])
+
+
+def cursor(*keys: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(keys).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        ("/api/jobs", "name", "\0"), ("/api/jobs", "search", "a\0"), ("/api/jobs", "owner", "\0"),
+        ("/api/runs", "job", "\0"), ("/api/history", "since", "\0"), ("/jobs", "search", "\0"),
+        ("/api/schedule/next", "schedule", "\0"), ("/api/schedule/explain", "timezone", "\0"),
+        ("/api/history", "cursor", cursor("\ud800", 1, 1, "x")),
+        ("/api/history", "cursor", cursor("a\0", 1, 1, "x")),
+        ("/jobs", "after", cursor("\0", 1)),
+    ],
+)  # fmt: skip
+def test_a_query_that_cannot_be_sent_is_refused(
+    api: httpx.Client, site: Site, path: str, name: str, value: str
+) -> None:
+    given = {"schedule": "@daily"} if path.endswith("explain") else {}
+    if path.startswith("/api"):
+        answer = api.get(path, params=given | {name: value})
+        assert answer.headers["content-type"] == "application/problem+json"
+    else:
+        with site.sign_in("ada") as ada:
+            answer = ada.get(path, params={name: value}, headers={"Accept": "text/html"})
+    assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800", "@daily\0"])
+def test_a_schedule_that_cannot_be_stored_has_its_verdict(api: httpx.Client, text: str) -> None:
+    body = json.dumps({"schedule": text})
+    headers = {"Content-Type": "application/json"}
+    answer = api.post("/api/schedule/validate", content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["valid"] is False
+    assert answer.json()["problem"]["status"] == 422
+
+
+@pytest.mark.parametrize("verb", ["", "/runs", "/run"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_a_body_in_another_encoding_is_refused(
+    api: httpx.Client, job: str, verb: str, encoding: str
+) -> None:
+    path = job + verb if verb else "/api/jobs"
+    given = {"args": {"a": "ü"}} if verb else {"name": "ü", "command": "x"}
+    content = json.dumps(given, ensure_ascii=False).encode(encoding)
+    answer = api.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "body", ['{"name": "x", "command": "\\ud800"}', '{"\\ud800": 1, "name": "x", "command": "x"}',
+             '{"name": "x", "command": "x", "args": {"a": "\\ud800"}}',
+             '{"name": "x", "command": "x", "args": {"\\u0000": 1}}']
+)  # fmt: skip
+def test_text_that_is_not_unicode_is_refused(api: httpx.Client, body: str) -> None:
+    answer = api.post("/api/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["status"] == 422
+
+
+@pytest.mark.parametrize("body", ["  ", "{", '{"name": }', "{'name': 1}"])
+def test_broken_json_is_called_so(api: httpx.Client, body: str) -> None:
+    answer = api.post("/api/jobs", content=body, headers={"Content-Type": "application/json"})
+    problem = answer.json()
+    assert (problem["status"], problem["title"]) == (422, "the body is not JSON")
+    assert "field" not in problem
+    assert "at character" in problem["detail"]
+
+
+def test_a_long_body_in_chunks_is_too_long(api: httpx.Client, site: Site, job: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(LONG // 65536):
+            yield b" " * 65536
+
+    for path in ("/api/jobs", f"{job}/run"):
+        answer = api.post(path, content=chunks(), headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["title"]) == (413, "the body is too long")
+    with site.client() as client:
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert client.post("/sign-in", content=chunks(), headers=form).status_code == 413
