@@ -341,6 +341,20 @@ def test_the_one_time_url_lets_in_once(shared: Database, tmp_path: Path) -> None
         process.stdout.close()
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg2://u:se-cret@127.0.0.1/app", "host=/tmp password='se-cret"]
+)
+def test_an_address_that_cannot_be_read_is_refused_at_the_start(url: str) -> None:
+    command = [sys.executable, "-m", "rowcron", "web", "--port", "0", "--database-url", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "Open:" not in done.stdout
+    assert "option database-url cannot be read" in done.stderr
+    assert "postgresql://user@host" in done.stderr
+    assert "se-cret" not in done.stdout + done.stderr
+
+
 def test_the_web_process_s_own_login_has_no_rights(shared: Database) -> None:
     with psycopg.connect(shared.url(WEB), autocommit=True) as conn:
         for query in ("select * from rowcron.job", "select rowcron.version()"):

@@ -64,6 +64,9 @@ def web(
     them granted to it; for people it needs nothing.
     """
     target = find(named)
+    from rowcron.connection import conninfo
+
+    conninfo(target.conninfo)  # rather refused now than by each request
     try:
         from rowcron.web.serve import serve
         from rowcron.web.settings import WebSettings
