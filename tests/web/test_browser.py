@@ -350,6 +350,55 @@ def test_the_form_reaches_every_column_and_changes_none_unasked(
     assert after["command"] == "\n\n\nselect 1,\n 2", "the lines that were typed"
 
 
+def test_a_job_s_definition_changes_without_a_reload(
+    watched: Open, ada: psycopg.Connection
+) -> None:
+    """What a colleague changes shows in all that the open page says of the job."""
+    row = ada.execute(
+        "insert into rowcron.job (name, command, schedule) values ('told', 'x', '@hourly')"
+        " returning id"
+    ).fetchone()
+    assert row is not None
+    one = watched()
+    one.sign_in("ada")
+    page = one.go(f"/jobs/{row[0]}")
+    expect(page.locator("body")).to_have_attribute("data-connected", "")
+    loaded = page.evaluate("performance.timeOrigin")
+    ada.execute(
+        "update rowcron.job set name = 'told anew', command = e'\\nselect 2',"
+        " description = 'lead <b>', schedule = '@daily', queue = 'elsewhere' where id = %s",
+        [row[0]],
+    )
+    expect(page.locator("h1")).to_have_text("told anew")
+    expect(page).to_have_title("told anew · rowcron")
+    expect(page.locator(".lead")).to_have_text("lead <b>")
+    expect(page.locator(".over")).to_contain_text("queue elsewhere")
+    expect(page.locator("[data-section=def] pre")).to_contain_text("select 2")
+    assert page.locator("[data-section=def] pre").text_content() == "\nselect 2"
+    expect(page.locator("[data-section=def] dl")).to_contain_text("@daily")
+    assert page.evaluate("performance.timeOrigin") == loaded
+
+
+def test_a_long_name_leaves_the_other_columns_in_view(
+    watched: Open, ada: psycopg.Connection
+) -> None:
+    ada.execute(
+        "insert into rowcron.job (name, command, schedule) values (repeat('longname', 23), 'x',"
+        " '7 3 * * *'), ('short of three words', 'x', null)"
+    )
+    try:
+        one = watched(viewport={"width": 1280, "height": 800})
+        one.sign_in("ada")
+        page = one.go("/jobs")
+        wide = page.locator(".wide")
+        assert wide.evaluate("e => e.scrollWidth <= e.clientWidth")
+        heights = "e => e.getClientRects().length"
+        assert page.locator("a.name", has_text="short of three words").evaluate(heights) == 1
+        assert page.locator("a.name", has_text="longname").evaluate(heights) > 1
+    finally:
+        ada.execute("delete from rowcron.job where name ~ 'longname|short of'")
+
+
 def test_the_timeline_changes_without_a_reload(
     watched: Open, past: int, root: psycopg.Connection
 ) -> None:

@@ -88,6 +88,7 @@ class JobState(BaseModel):
     last_outcome: str | None
     last_success_at: Instant | None
     median_duration: Length | None
+    state: str = Field(description="scheduled, on demand, paused or over")
 
 
 class Occurrence(BaseModel):

@@ -35,7 +35,8 @@ ONE = """
 STATE = """
   select
     j.id, j.enabled, j.next_run_at, j.last_run_at, h.verdict, h.runs, h.succeeded, h.failed,
-    h.skipped, coalesce(h.missed, 0) as missed, h.last_outcome, h.last_success_at, h.median_duration
+    h.skipped, coalesce(h.missed, 0) as missed, h.last_outcome, h.last_success_at,
+    h.median_duration, j.state
   from rowcron.jobs as j
   join rowcron.job_health as h on h.id = j.id
   where j.id = %s and h.id = %s

@@ -120,17 +120,34 @@ _LIVE = """
   order by a.state = 'running' desc, a.due_at, a.run_id
   limit 30
 """
+# What is overdue, and what is to come by the planner, up to where the schedule alone names ten.
 _NEXT_TEN = """
   select
-    n.at, 'planned' as state, null as detail,
+    n.at, n.state,
     to_char(n.at at time zone %(timezone)s, 'Dy DD Mon YYYY HH24:MI:SS') as local
-  from rowcron.next_runs(
-    schedule => %(schedule)s, count => 10, timezone => %(timezone)s,
-    after => greatest(clock_timestamp(), %(starts_at)s::timestamptz - interval '1 microsecond'),
-    anchor => coalesce(%(starts_at)s, %(created_at)s)::timestamptz, seed => %(seed)s,
-    on_gap => %(on_gap)s, on_fold => %(on_fold)s
-  ) as n (at)
-  where n.at < coalesce(%(ends_at)s::timestamptz, 'infinity')
+  from (
+    select a.next_run_at as at, 'due' as state
+    from rowcron.agenda as a
+    where a.job_id = %(id)s and a.enabled and a.next_run_at <= clock_timestamp()
+    union all
+    select o.scheduled_for, o.state
+    from rowcron.job as j
+    join rowcron.agenda as a on a.job_id = j.id
+    cross join lateral rowcron._outlook(j, a, clock_timestamp(), coalesce(
+      greatest(a.next_run_at, (
+        select max(r.at)
+        from rowcron.next_runs(
+          schedule => j.schedule, count => 10, timezone => j.timezone,
+          after => greatest(clock_timestamp(), j.starts_at - interval '1 microsecond'),
+          anchor => coalesce(j.starts_at, j.created_at), seed => %(seed)s,
+          on_gap => j.on_gap, on_fold => j.on_fold
+        ) as r (at)
+      )) + interval '1 microsecond', clock_timestamp()
+    )) as o
+    where j.id = %(id)s and o.state <> 'due'
+  ) as n
+  order by n.at
+  limit 10
 """
 
 
@@ -155,6 +172,7 @@ async def look_at_job(asker: Asker, job: int) -> Record:
     values: dict[str, Any] = found | {"seed": f"{found['owner']}.{found['name']}"}
     state = await asker.one(STATE, (job, job))
     over = state is None or (found["enabled"] and state["next_run_at"] is None)
+    over = over or found["schedule"] is None
     return {
         "job": found,
         "may_ask": found["mine"] or found["operator"],

@@ -19,7 +19,9 @@ from rowcron.web.draw import ROW, TOP, WIDTH, Heat, View
 STATIC = Path(__file__).parent / "static"
 NOW_SECTIONS = ("status", "running", "waiting", "next", "lately")
 TIMELINE_SECTIONS = ("range", "names", "ticks", "plot", "line", "load")
-JOB_SECTIONS = ("head", "live", "past", "ahead", "why", "runs", "changes")
+JOB_SECTIONS = (
+    "over", "name", "lead", "head", "live", "past", "ahead", "why", "runs", "def", "changes",
+)  # fmt: skip
 
 
 @cache

@@ -69,6 +69,7 @@
           const section = document.querySelector(`[data-section="${name}"]`);
           if (!section) return;
           replace(section, event.data);
+          if (name === "name") document.title = `${section.textContent} · rowcron`;
           listen(section);
         });
       }
