@@ -18,7 +18,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from rowcron.web.pool import Connection, NotLetIn, Pool, lets_in
+from rowcron.web.connections import Connection, lets_in
+from rowcron.web.pool import NotLetIn, Pool
 from rowcron.web.problems import Refusal
 
 Query = LiteralString | sql.Composed

@@ -7,77 +7,19 @@ password, its LOGIN or its life is therefore out after that time at the latest.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
-from psycopg.types.datetime import TimestamptzLoader
-from psycopg.types.json import set_json_loads
-from psycopg.types.string import TextLoader
 
-from rowcron.connection import conninfo, says_standby
-from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
-from rowcron.errors import Unavailable
+from rowcron.web.connections import Connection, is_alive, open_connection, reachable
 from rowcron.web.problems import Refusal
 
 IDLE = 20.0
 OLD = 600.0
 WAIT = 5.0  # seconds for which one waits for another's connection where no further one is let in
-# What every statement of ours is under. An empty path: nothing of a user's is found by name. No
-# compilation: statements over many partitions look dear and take milliseconds.
-_SESSION = (
-    "select set_config('statement_timeout', '15s', false), set_config('lock_timeout', '5s', false),"
-    " set_config('idle_in_transaction_session_timeout', '30s', false),"
-    " set_config('search_path', '', false), set_config('timezone', 'UTC', false),"
-    " set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false),"
-    " set_config('jit', 'off', false)"
-)
-Connection = AsyncConnection[Any]
-
-
-class _Instant(TimestamptzLoader):
-    """`infinity` and years that Python has no datetime for stay as PostgreSQL writes them."""
-
-    def load(self, data: Any) -> Any:
-        try:
-            return super().load(data)
-        except psycopg.DataError:
-            return bytes(data).decode()
-
-
-def loads(text: str | bytes) -> Any:
-    """Return what JSON holds; a whole number that Python does not read for its length is a float.
-
-    For what is shown or looked into: numbers lose digits, so what is handed on stays text.
-    """
-    return json.loads(text, parse_int=lambda n: int(n) if len(n) < 1000 else float(n))
-
-
-async def open_connection(info: str, encoding: str = CLIENT) -> Connection:
-    """Return a new connection. Raises `psycopg.OperationalError`, `Unavailable`."""
-    connection = await AsyncConnection.connect(
-        conninfo(info), autocommit=True, prepare_threshold=None, client_encoding=encoding
-    )
-    try:
-        if says_standby(connection):
-            raise Unavailable("the server is a standby, which takes no writes")
-        if must_be_raw(connection):
-            await connection.close()
-            return await open_connection(info, AS_THEY_ARE)
-        connection.adapters.register_loader("timestamptz", _Instant)
-        set_json_loads(loads, connection)
-        connection.adapters.register_loader("interval", TextLoader)  # a month is no timedelta
-        await connection.execute(_SESSION)
-    except BaseException:
-        await connection.close()
-        raise
-    return connection
 
 
 class NotLetIn(Refusal):
@@ -121,7 +63,7 @@ class Pool:
     @property
     def held(self) -> bool:
         """Whether it has a connection, lent or idle."""
-        self._idle = [entry for entry in self._idle if _is_alive(entry[0])]
+        self._idle = [entry for entry in self._idle if is_alive(entry[0])]
         return bool(self._lent or self._idle)
 
     @asynccontextmanager
@@ -155,7 +97,7 @@ class Pool:
         while True:
             while self._idle:
                 connection, opened, _ = self._idle.pop()
-                if _is_alive(connection):
+                if is_alive(connection):
                     return connection, opened
                 await connection.close()
             self._returned.clear()
@@ -197,26 +139,3 @@ class Pool:
         idle, self._idle = self._idle, []
         for connection, _, _ in idle:
             await connection.close()
-
-
-def _is_alive(connection: Connection) -> bool:
-    """Return whether an idle connection was not cut meanwhile, as by a restart; asks nobody."""
-    with contextlib.suppress(psycopg.OperationalError):
-        for _ in range(2):  # the server's last words, then the end
-            connection.pgconn.consume_input()
-    return not connection.closed
-
-
-async def lets_in(info: str) -> bool:
-    """Return whether the server lets a new connection in."""
-    try:
-        await (await open_connection(info)).close()
-    except (psycopg.Error, Unavailable):
-        return False
-    return True
-
-
-def reachable(info: str) -> bool:
-    """Return whether the server answers, whoever asks. Blocks for up to a few seconds."""
-    answer = psycopg.pq.PGconn.ping(conninfo(info).encode())
-    return answer == psycopg.pq.Ping.OK

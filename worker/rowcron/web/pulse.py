@@ -15,7 +15,7 @@ import psycopg
 
 from rowcron.errors import RowcronError
 from rowcron.web.actor import Login
-from rowcron.web.pool import Connection, open_connection
+from rowcron.web.connections import Connection, open_connection
 
 Beat = tuple[str, str]  # of the jobs; of runs, ledger and workers
 ASK = "select p.jobs, p.work from rowcron.pulse() as p"

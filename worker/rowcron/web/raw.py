@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from psycopg import sql
 
 from rowcron.web.actor import Asker
-from rowcron.web.pool import loads
+from rowcron.web.connections import loads
 from rowcron.web.problems import Refusal
 
 MOST = 500

@@ -10,8 +10,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from rowcron.web.answers import Cancelled, Entry, Page, Run, RunDetail, RunId
 from rowcron.web.auth import Who
+from rowcron.web.connections import loads
 from rowcron.web.jobs import filtered
-from rowcron.web.pool import loads
 from rowcron.web.problems import Refusal, documented
 from rowcron.web.raw import (
     MOST,

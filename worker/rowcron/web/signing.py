@@ -16,7 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from rowcron.errors import Unavailable
 from rowcron.web.actor import Login, NoRoom
-from rowcron.web.pool import Connection, Pool, lets_in, open_connection, reachable
+from rowcron.web.connections import Connection, lets_in, open_connection, reachable
+from rowcron.web.pool import Pool
 from rowcron.web.problems import Refusal
 from rowcron.web.sessions import Session, Sessions, Throttle
 from rowcron.web.settings import WebSettings
