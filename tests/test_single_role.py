@@ -61,7 +61,8 @@ def marked(url: str) -> bool:
 def test_without_the_right_to_create_roles_one_sentence_says_what_to_run(alone: str) -> None:
     with pytest.raises(InstallError) as refused:
         install(alone)
-    assert f'rowcron_owner, rowcron_gate to "{ALONE}"' in refused.value.hint
+    assert "grant rowcron_owner, rowcron_gate, rowcron_user, " in refused.value.hint
+    assert f' to "{ALONE}" with admin option;' in refused.value.hint
     assert "rowcron install --single-role" in refused.value.hint
 
 

@@ -116,8 +116,8 @@ class WorkerSettings(BaseModel):
     ) -> WorkerSettings:
         """Return the settings: `given` where it is not None, else `ROWCRON_...`, else the default.
 
-        What is given empty has the default, whatever the environment says. The database is also
-        named by `DATABASE_URL`. Raises `BadSettings`.
+        A further database that is given empty is none, whatever the environment says. The database
+        is also named by `DATABASE_URL`. Raises `BadSettings`.
         """
         environ = os.environ if environ is None else environ
         values = {name: value for name, value in given.items() if value is not None}
@@ -139,7 +139,10 @@ class WorkerSettings(BaseModel):
             if name.startswith(_SECRET)
         }
         values["secrets"] = secrets | dict(values.get("secrets") or {})
-        return cls.checked({name: value for name, value in values.items() if value != ""})
+        for name in ("sql_database_url", "handler_database_url"):
+            if values.get(name) == "":
+                del values[name]
+        return cls.checked(values)
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> WorkerSettings:
