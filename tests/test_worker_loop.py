@@ -320,7 +320,8 @@ def test_what_a_killed_worker_had_claimed_ahead_is_rescued_as_any_other(
     jobs: Jobs, start: Start
 ) -> None:
     name = jobs.add("python", "nothing")
-    many = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[20000]))"
+    # so many that they are not all on their way to the database when it is killed
+    many = "select count(*) from rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[80000]))"
     jobs.owner.execute(many, (name,))
     worker = start("--kind", "python", "--lease", "2", "--concurrency", "10")
     ahead = "select count(*) from rowcron.run where state = 'running'"
@@ -334,4 +335,4 @@ def test_what_a_killed_worker_had_claimed_ahead_is_rescued_as_any_other(
         bool_and(outcome = 'succeeded') filter (where final), bool_or(outcome = 'lost')
       from rowcron.ledger
     """
-    assert jobs.db.execute(query).fetchone() == (20_000, 20_000, True, True)
+    assert jobs.db.execute(query).fetchone() == (80_000, 80_000, True, True)

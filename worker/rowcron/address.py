@@ -24,6 +24,6 @@ def read(url: str, named_by: str) -> dict[str, Any]:
             hint = f"write postgresql:// in place of {driver[0]}://"
         raise BadSettings(
             f"{named_by} cannot be read",
-            detail=re.sub(r'"[^"]*"?', "...", str(error).strip()),
+            detail=re.sub(r'".*"|".*', "...", str(error).strip(), flags=re.DOTALL),
             hint=hint,
         ) from None

@@ -54,12 +54,15 @@ def connect(
     except psycopg.OperationalError as error:
         if "startup parameter" not in str(error):
             raise
-        conn = _connect(plain)  # a pooler, which knows no options, but whose DateStyle is whose
-        if not (conn.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
-            conn.execute("set datestyle = 'ISO'")
+        conn = _connect(plain)  # a pooler, which knows no options
     if must_be_raw(conn):
         conn.close()
         return connect(conninfo, timeout=timeout, encoding=AS_THEY_ARE)
+    # where a pooler drops options; of each client it knows the DateStyle
+    if not (conn.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+        conn.execute(
+            "set datestyle = 'ISO'"
+        )
     conn.adapters.register_loader("timestamptz", _Instant)
     conn.adapters.register_loader("interval", TextLoader)
     return conn

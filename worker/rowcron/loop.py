@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Coroutine
 from typing import Any
@@ -151,7 +152,7 @@ class Worker:
                 introduce(self.log, self.settings, turns.standing.claiming.id, HANDLERS)
                 return
             except NotPermitted as error:
-                login = conninfo_to_dict(self.info).get("user", "the login of this worker")
+                login = conninfo_to_dict(self.info).get("user") or os.environ.get("PGUSER", "...")
                 error.hint = error.hint or f"as an administrator: grant rowcron_worker to {login};"
                 raise
             except Unavailable as error:

@@ -9,7 +9,7 @@ from rowcron.commands._names import split_name
 
 Condition = tuple[LiteralString, object]
 # quoted or not, or the number that is left of one that was dropped
-OWNED_BY: LiteralString = "v.owner = rowcron._role_named(%s)"
+OWNED_BY: LiteralString = "v.owner = (select rowcron._role_named(%s))"  # once, not for each row
 
 
 def job_filter(job: str | None) -> list[Condition]:

@@ -56,19 +56,23 @@ def find_job(client: Client, name: str) -> Record:
         raise Failure(f"there is no job {name!r}", hint="rowcron job list")
     me = client.one("select rowcron._me()::text as me")
     if len(found) > 1 and me and found[0]["owner"] != me["me"]:
-        owners = ", ".join(f"{row['owner']}.{bare}" for row in found)
+        owners = ", ".join(shlex.quote(f"{row['owner']}.{bare}") for row in found)
         raise Failure(f"several owners have a job {bare!r}", hint=f"say which: {owners}, ...")
     return found[0]
 
 
 def _next_five(client: Client, job: Record) -> list[datetime]:
-    """Return the next five occurrences that will run, as far as anybody can know."""
+    """Return the next five occurrences that will run, as far as anybody can know.
+
+    What is overdue may be more than the database lists, hence it is asked from now on, too.
+    """
     if not job.get("next_run_at"):
         return []
     found = client.rows(
-        "select o.scheduled_for as at from rowcron.occurrences("
-        "  job => %(name)s, \"from\" => %(next)s, until => %(next)s + interval '50 years',"
-        "  owner => %(owner)s) as o"
+        "select distinct o.scheduled_for as at"
+        " from unnest(array[%(next)s, greatest(%(next)s, clock_timestamp())]) as f (since)"
+        ' cross join lateral rowcron.occurrences(job => %(name)s, "from" => f.since,'
+        "  until => f.since + interval '150 years', owner => %(owner)s) as o"
         " where o.state = 'planned' or (o.state = 'due' and o.detail like 'runs%%')"
         " order by o.scheduled_for limit 5",
         {"name": job["name"], "next": job["next_run_at"], "owner": str(job["owner"])},
