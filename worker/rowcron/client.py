@@ -60,9 +60,7 @@ def connect(
         return connect(conninfo, timeout=timeout, encoding=AS_THEY_ARE)
     # where a pooler drops options; of each client it knows the DateStyle
     if not (conn.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
-        conn.execute(
-            "set datestyle = 'ISO'"
-        )
+        conn.execute("set datestyle = 'ISO'")
     conn.adapters.register_loader("timestamptz", _Instant)
     conn.adapters.register_loader("interval", TextLoader)
     return conn
