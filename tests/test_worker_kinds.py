@@ -340,7 +340,7 @@ def test_a_handed_connection_is_clean_again(jobs: Jobs, start: Start, kind: str)
     spoilt = jobs.end(jobs.run("python", f"spoil{kind}"))
     assert spoilt["outcome"] == "succeeded", spoilt["error"]
     found = jobs.end(jobs.run("python", f"look_round{kind}"))
-    assert found["result"] == "('0', True, 0)", found["error"]
+    assert found["result"] == "(('0', True, 0), None, [])", found["error"]
 
 
 def test_a_handler_cannot_commit_early_and_a_cut_is_a_loss(jobs: Jobs, start: Start) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import psycopg.rows
+from psycopg.types.string import TextLoader
 
 from rowcron import Abandon, RetryAfter, Run, handler
 
@@ -148,6 +149,8 @@ async def insert_async(
 def spoil(connection: psycopg.Connection[Any]) -> None:
     """Leave as much behind as a session can hold."""
     connection.row_factory = psycopg.rows.dict_row
+    connection.adapters.register_loader("bool", Shouting)
+    connection.add_notice_handler(lambda _: HEARD.append("notice"))
     connection.execute("set statement_timeout = 600000")
     connection.execute("set role none; create temporary table left_behind ()")
     connection.execute("select pg_advisory_lock(4711)")
@@ -157,11 +160,22 @@ def spoil(connection: psycopg.Connection[Any]) -> None:
 async def spoil_async(connection: psycopg.AsyncConnection[Any]) -> None:
     """The same in the loop."""
     connection.row_factory = psycopg.rows.dict_row
+    connection.adapters.register_loader("bool", Shouting)
+    connection.add_notice_handler(lambda _: HEARD.append("notice"))
     await connection.execute("set statement_timeout = 600000")
     await connection.execute("set role none; create temporary table left_behind ()")
     await connection.execute("select pg_advisory_lock(4711)")
 
 
+class Shouting(TextLoader):
+    """Reads other than what was written."""
+
+    def load(self, data: Any) -> str:
+        return str(super().load(data)).upper()
+
+
+HEARD: list[str] = []
+SPEAK = "do $$ begin raise notice 'is anybody there?'; end $$"
 LOOK_ROUND = """
   select current_setting('statement_timeout'), to_regclass('left_behind') is null,
     (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
@@ -171,13 +185,16 @@ LOOK_ROUND = """
 @handler
 def look_round(connection: psycopg.Connection[Any]) -> str:
     """Tell what the handler before has left."""
-    return str(connection.execute(LOOK_ROUND).fetchone())
+    connection.execute(SPEAK)
+    return str((connection.execute(LOOK_ROUND).fetchone(), connection.isolation_level, HEARD))
 
 
 @handler
 async def look_round_async(connection: psycopg.AsyncConnection[Any]) -> str:
     """The same in the loop."""
-    return str(await (await connection.execute(LOOK_ROUND)).fetchone())
+    await connection.execute(SPEAK)
+    seen = await (await connection.execute(LOOK_ROUND)).fetchone()
+    return str((seen, connection.isolation_level, HEARD))
 
 
 @handler

@@ -81,8 +81,9 @@ class Pools:
 def _cleaned(connection: Connection[Any]) -> bool:
     """Let the next handler find nothing of what this one has set; return whether that worked."""
     connection.row_factory, connection.cursor_factory = tuple_row, Cursor
-    connection.prepare_threshold = None
+    _forget(connection)
     try:
+        connection.isolation_level = connection.read_only = connection.deferrable = None
         connection.autocommit = True
         connection.execute(CLEAN)
         connection.autocommit = False
@@ -93,14 +94,25 @@ def _cleaned(connection: Connection[Any]) -> bool:
 
 async def _cleaned_async(connection: AsyncConnection[Any]) -> bool:
     connection.row_factory, connection.cursor_factory = tuple_row, AsyncCursor
-    connection.prepare_threshold = None
+    _forget(connection)
     try:
+        await connection.set_isolation_level(None)
+        await connection.set_read_only(None)
+        await connection.set_deferrable(None)
         await connection.set_autocommit(True)
         await connection.execute(CLEAN)
         await connection.set_autocommit(False)
     except psycopg.Error:
         return False
     return True
+
+
+def _forget(connection: psycopg.BaseConnection[Any]) -> None:
+    """Drop what was registered on a connection; psycopg has no public way (a test looks at it)."""
+    connection.prepare_threshold = None
+    connection._adapters = None
+    connection._notice_handlers.clear()
+    connection._notify_handlers.clear()
 
 
 def is_idle(connection: psycopg.BaseConnection[Any]) -> bool:
