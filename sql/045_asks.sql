@@ -25,6 +25,13 @@ begin
         detail = 'An executor is made in its owner''s own name.',
         hint = 'select rowcron.enrol();';
     end if;
+    if new.action = 'enrol' then  -- it is about its owner and nothing else
+      new.job_id := null;
+      new.job := null;
+      new.run_id := null;
+      new.old_values := null;
+      new.new_values := null;
+    end if;
     new.changed_by := current_user;
     new.changed_at := clock_timestamp();
     new.xid := pg_current_xact_id();

@@ -117,6 +117,7 @@ declare
   again_at timestamptz;
 begin
   select j.* into job from rowcron.job as j where j.id = live.job_id;
+  reason := left(reason, 1000);
   if live.cancel_asked_by is not null and outcome in ('released', 'lost', 'failed') then
     if outcome <> 'failed' then
       outcome := 'cancelled';

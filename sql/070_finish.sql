@@ -73,7 +73,7 @@ begin
       e.started_at,
       clock_timestamp(), case when e.outcome = 'fatal' then 'failed' else e.outcome end,
       case when e.outcome = 'cancelled' and e.cancel_asked_by is not null
-        then 'cancelled by ' || e.cancel_asked_by else e.reason end,
+        then 'cancelled by ' || e.cancel_asked_by else left(e.reason, 1000) end,
       case when octet_length(e.error) > 65536 then rowcron._tail(e.error, 65536) else e.error end,
       case when octet_length(e.output) > 65536 then rowcron._tail(e.output, 65536) else e.output
         end,

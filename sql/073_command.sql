@@ -27,6 +27,7 @@ create or replace function rowcron._claimed_command(
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set jit = off  -- a job's would stay with the plan
 as $$
 begin
   select j.command,
@@ -118,6 +119,7 @@ comment on column rowcron.tick.x is 'Nothing.';
 create or replace function rowcron._tick() returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set jit = off  -- a job's would stay with the plan
 as $$
 declare
   number cid;
@@ -136,6 +138,7 @@ create or replace function rowcron._succeed(
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set jit = off  -- a job's would stay with the plan
 as $$
 #variable_conflict use_column
 declare

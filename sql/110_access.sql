@@ -52,12 +52,16 @@ drop policy if exists enqueue on rowcron.run;
 create policy enqueue on rowcron.run for insert to rowcron_user
 with check (owner = (select rowcron._me())
   and octet_length(job) <= 200 and isfinite(due_at)
-  -- what was compressed before may be larger than it looks, but not by so much
-  and (args is null or pg_column_size(args) < 2000 or octet_length(args::text) <= 1048576)
+  -- Text is dear. So few bytes that are not compressed hold at most seven numbers like 1e131071,
+  -- each of 131072 digits as text.
+  and (args is null or pg_column_size(args) < 100 and pg_column_compression(args) is null
+    or octet_length(args::text) <= 1048576)
   and exists (select from rowcron.job as j where j.id = run.job_id));
 drop policy if exists operate on rowcron.run;
 create policy operate on rowcron.run for insert to rowcron_operator
-with check (isfinite(due_at)
+with check (isfinite(due_at) and octet_length(job) <= 200
+  and (args is null or pg_column_size(args) < 100 and pg_column_compression(args) is null
+    or octet_length(args::text) <= 1048576)
   and exists (select from rowcron.job as j where j.id = run.job_id and j.owner = run.owner));
 
 drop policy if exists own on rowcron.key;

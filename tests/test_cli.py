@@ -746,3 +746,13 @@ def test_the_command_is_named_as_it_can_be_typed(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
     assert typed() == "rowcron"
+
+
+@pytest.mark.once
+def test_numbers_of_any_length_are_shown(database: Database, run: Run) -> None:
+    run("job", "add", "long", "@daily", "select 1", "--args", '{"n": 1e6000}')
+    run("job", "run", "long", "--args", '{"n": 1e6000}')
+    for command in (("job", "show", "long"), ("runs", "list"), ("upcoming",)):
+        shown = rowcron(*command, "--json", "--database-url", database.url("alice"))
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.startswith(("[", "{"))

@@ -450,3 +450,28 @@ def test_jobs_run_whatever_instants_look_like_in_a_session(jobs: Jobs, start: St
     assert "division" in jobs.end(again)["error"]
     due = worker.wait_for("end", run_id=again, attempt=1)["next_due_at"]
     assert datetime.fromisoformat(due).tzinfo is not None
+
+
+def test_a_job_that_talks_without_end_makes_the_worker_neither_deaf_nor_its_log_long(
+    jobs: Jobs, start: Start
+) -> None:
+    worker = start("--kind", "sql")
+    loop = (
+        "do $$ declare s text := repeat(E'\\x01', {}); begin loop raise notice '%', s; end loop;"
+        " end $$"
+    )
+    floods = [jobs.run("sql", loop.format(size), timeout="30 s") for size in (1, 60_000)]
+    for flood in floods:
+        jobs.wait_running(flood)
+    other = jobs.run("sql", "select 1")
+    assert jobs.end(other, 10)["outcome"] == "succeeded"
+    for flood in floods:
+        jobs.owner.execute("select rowcron.cancel(%s)", (flood,))
+        assert jobs.end(flood, 10)["outcome"] == "cancelled"
+    told = [e for e in worker.events("notice") if e["run_id"] in floods and "message" in e]
+    assert 100 < len(told) <= 200
+    assert worker.log.stat().st_size < 5_000_000
+    assert {e["run_id"] for e in worker.events("notice") if "more" in e} == set(floods)
+    calm = jobs.run("sql", "do $$ begin raise notice 'calm'; end $$")
+    assert jobs.end(calm)["outcome"] == "succeeded"
+    assert worker.wait_for("notice", run_id=calm)["message"] == "calm"

@@ -217,3 +217,46 @@ def test_a_job_is_told_as_it_was(alice: psycopg.Connection, bob: psycopg.Connect
     assert told == [[none, first, second, none, none, last], [none, none, none, third, none, none]]
     query = "select (rowcron.job_as_of('a', %s, 'alice')).command"
     assert [only(bob, query, m) for m in marks] == [None] * 6, "nothing for others"
+
+
+def test_args_are_measured_as_what_they_become(
+    db: psycopg.Connection,
+    alice: psycopg.Connection,
+    bob: psycopg.Connection,
+    hands: Hands,
+    attack: Attack,
+) -> None:
+    """A number of twelve bytes is a text of 131 072 digits, and what is compressed looks small."""
+    add(alice, "big", "select 1")
+    alice.execute(
+        "create table huge as select (select jsonb_agg(y) from (select"
+        " (select jsonb_agg('1e131071'::jsonb) from generate_series(1, 30)) as y"
+        " from generate_series(1, 300)) as s) as x; grant select on huge to public"
+    )
+    insert = (
+        "insert into rowcron.run (job_id, job, owner, queue, kind, state, due_at, args)"
+        " select id, name, owner, queue, kind, 'ready', now(), {} from rowcron.job"
+    )
+    ten = "(select jsonb_agg('1e131071'::jsonb) from generate_series(1, 10))"
+    db.execute("grant rowcron_operator to bob")
+    try:
+        for author in (alice, bob):
+            for args in ("(select x from huge)", ten):
+                attack.refused(author, insert.format(args), "42501", "54000", "XX000", "53200")
+            author.execute(insert.format("'[1e131071, 1e131071]'::jsonb").encode())
+            author.execute(insert.format("""'{"a": 1}'::jsonb""").encode())
+    finally:
+        db.execute("revoke rowcron_operator from bob")
+    claimed = hands.control.execute("select job from rowcron.claim(%s, 10)", (hands.id,))
+    assert claimed.fetchall() == [("big",)] * 5
+
+
+def test_what_is_asked_of_enrol_is_about_its_owner_alone(alice: psycopg.Connection) -> None:
+    alice.execute(
+        "insert into rowcron.change (action, owner, job, run_id, new_values)"
+        " values ('enrol', 'alice', repeat('x', 100000), 7, '\"y\"')"
+    )
+    stored = alice.execute(
+        "select job, run_id, new_values, changed_by from rowcron.change where action = 'enrol'"
+    ).fetchall()
+    assert stored == [(None, None, None, "alice")]

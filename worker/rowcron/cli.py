@@ -109,6 +109,7 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line, under this name also as `python -m rowcron`."""
+    sys.set_int_max_str_digits(0)  # a jsonb may hold more, and a list must show the rest, too
     if sys.stdout is None:  # closed by whoever called
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):

@@ -18,6 +18,8 @@ from rowcron.wire import Wire
 CUT_AFTER = 5.0  # seconds between terminating a session and giving up on its connection
 CANCEL_AGAIN = 0.1  # seconds
 BULKY = 1_000_000  # characters of one notice, after which its connection is not kept
+MOST_NOTICES = 100  # of a run that are logged, and so many characters of them
+MOST_SAID = 256_000
 
 
 class Lane:
@@ -36,6 +38,8 @@ class Lane:
         self.task: asyncio.Task[None] | None = None
         self.cancelling: asyncio.Task[None] | None = None
         self.bulky = False
+        self.notices = 0  # of this run
+        self.said = 0  # characters of those that were logged
 
     async def open(self) -> Wire:
         """Return the wire, connected anew if need be. Raises `Unavailable`."""
@@ -86,13 +90,30 @@ class Lane:
         if self.run is run and self.connection is connection:
             cut(connection)
 
+    def begin(self, run: Run) -> None:
+        """Note whose the notices are."""
+        self.run, self.notices, self.said = run, 0, 0
+
+    def end(self, run: Run) -> None:
+        """Log how many notices were left out, so that one job does not fill everybody's log."""
+        self.run = None
+        if (more := self.notices - MOST_NOTICES) > 0 or self.said > MOST_SAID:
+            text = f"{run.owner}.{run.job} run {run.run_id} said more than is logged"
+            self.host.log.event("notice", text, run_id=run.run_id, more=max(more, 0))
+
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         run = self.run
-        if run is not None:
+        if run is None:
+            return
+        self.notices += 1
+        if self.notices > MOST_NOTICES or self.said > MOST_SAID:
+            self.bulky = True  # nobody knows how long they are
+        else:
             severity = (notice.severity_nonlocalized or "NOTICE").lower()
             message, detail = notice.message_primary or "", notice.message_detail
             self.bulky = self.bulky or len(message) + len(detail or "") > BULKY
             message = message[:LIMIT]
+            self.said += len(message) + len(detail or "")
             self.host.log.event(
                 "notice",
                 f"{run.owner}.{run.job} run {run.run_id} {severity}: {message}",

@@ -20,6 +20,7 @@ from psycopg.errors import error_from_result
 
 FAILED = pq.ExecStatus.FATAL_ERROR
 BINARY = 1
+PASSES = 10  # reads of what libpq's buffer takes, before others have their turn
 
 
 class Wire:
@@ -120,12 +121,15 @@ class Wire:
     def _read(self) -> None:
         # Until there is nothing more: after a socket's error (a server that died before it had read
         # all) uvloop calls no more, and libpq takes what had been sent before it sees the end.
+        if self._socket < 0:
+            return
         try:
-            while True:
+            for _ in range(PASSES):
                 self._pgconn.consume_input()
                 self._take()
                 if self._socket < 0 or not self._readable.poll(0):
                     return
+            self._loop.call_soon(self._read)  # a server that talks without end is not all there is
         except psycopg.Error as error:
             self._end(error)
 

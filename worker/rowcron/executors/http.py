@@ -136,9 +136,9 @@ def retry_after(headers: dict[str, str]) -> float | None:
     try:
         then = parsedate_to_datetime(text)
         now = parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError, TypeError):
+        gap = (_aware(then) - _aware(now)).total_seconds()
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
-    gap = (_aware(then) - _aware(now)).total_seconds()
     return min(max(gap, 0.0), LONGEST_RETRY_AFTER)
 
 

@@ -103,13 +103,14 @@ class Executor:
                 self._look_after(lane)
                 continue
             run = self.waiting.popleft()
-            lane.run, run.state = run, lane
+            run.state = lane
+            lane.begin(run)
             begin = self.loop.time()
             try:
                 outcome = await self._execute(lane, run)
             except Exception as error:
                 outcome = Outcome("failed", "worker", f"{type(error).__name__}: {error}")
-            lane.run = None
+            lane.end(run)
             if lane.cancelling is not None:  # it must not strike the next run
                 await asyncio.wait((lane.cancelling,))
                 lane.cancelling = None
