@@ -87,32 +87,6 @@ comment on function rowcron._close_books(rowcron.job, timestamptz, text) is
     'a pause passed over one skipped entry, and the high-water mark rises to now. Locks the agenda '
       'row.';
 
-create or replace function rowcron._keep_lane(queue text, kind text) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '5s'
-as $$
-begin
-  loop
-    insert into rowcron.lane as l (queue, kind) values (_keep_lane.queue, _keep_lane.kind)
-    on conflict on constraint lane_pkey do nothing;
-    -- held until this transaction ends: a lane that nothing uses is deleted (chapter 085)
-    perform from rowcron.lane as l
-    where l.queue = _keep_lane.queue and l.kind = _keep_lane.kind
-    for key share;
-    exit when found;
-  end loop;
-exception when lock_not_available then
-  raise exception using
-    errcode = '55P03',  -- lock_not_available
-    message = format('the first %s job of queue "%s" has to wait', kind, queue),
-    detail = 'Another one is being stored by a transaction that is still open.',
-    hint = 'Try again.';
-end
-$$;
-comment on function rowcron._keep_lane(text, text) is 'Notes a queue and kind in which there is a '
-  'job, and keeps it from being forgotten until that can be seen.';
-
 create or replace function rowcron._follow_job() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
