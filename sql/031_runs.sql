@@ -96,7 +96,8 @@ comment on column rowcron.run.job is 'The job''s name when the run came to be.';
 comment on column rowcron.run.owner is 'The job''s owner.';
 comment on column rowcron.run.queue is 'The job''s queue.';
 comment on column rowcron.run.kind is 'The job''s kind.';
-comment on column rowcron.run.handler is 'For kind python: the handler that a worker must have.';
+comment on column rowcron.run.handler is 'What a worker must have: for kind python the handler, for a '
+  'SQL job with a connection "connection NAME".';
 comment on column rowcron.run.state is 'waiting, ready or running.';
 comment on column rowcron.run.waits_for is
   'What a waiting run waits for: time (due later or backing off), limit (max_running), overlap (an '

@@ -44,7 +44,8 @@ comment on column rowcron.worker.pid is 'Its process, as it says.';
 comment on column rowcron.worker.version is 'Its release.';
 comment on column rowcron.worker.queues is 'The queues that it serves. Null: all.';
 comment on column rowcron.worker.kinds is 'The kinds that it executes.';
-comment on column rowcron.worker.handlers is 'The python handlers that it has. Null: any.';
+comment on column rowcron.worker.handlers is 'The Python handlers that it has, and as '
+  '"connection NAME" the connections that it has for SQL jobs. Null: any.';
 comment on column rowcron.worker.concurrency is 'How many runs it takes at a time.';
 comment on column rowcron.worker.lease is 'How long it may be silent before its claims are lost.';
 comment on column rowcron.worker.poll is 'The longest that it sleeps.';

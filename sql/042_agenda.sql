@@ -176,15 +176,17 @@ begin
     update rowcron.run as r set limited = true
     where r.job_id = new.id and r.state = 'running' and not r.limited;
   end if;
-  if tg_op = 'UPDATE' and (new.queue, new.kind, new.name, new.command, new.owner)
-    is distinct from (old.queue, old.kind, old.name, old.command, old.owner)
+  if tg_op = 'UPDATE' and (new.queue, new.kind, new.name, new.command, new.connection, new.owner)
+    is distinct from (old.queue, old.kind, old.name, old.command, old.connection, old.owner)
   then
     update rowcron.run as r
     set owner = new.owner, queue = new.queue, kind = new.kind, job = new.name,
-      handler = case when new.kind = 'python' then new.command end
+      handler = case when new.kind = 'python' then new.command
+        else 'connection ' || lower(new.connection) end
     where r.job_id = new.id and r.state <> 'running'
       and (r.owner, r.queue, r.kind, r.job, r.handler) is distinct from
-        (new.owner, new.queue, new.kind, new.name, case when new.kind = 'python' then new.command end);
+        (new.owner, new.queue, new.kind, new.name, case when new.kind = 'python' then new.command
+          else 'connection ' || lower(new.connection) end);
   end if;
   return null;
 end

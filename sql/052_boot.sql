@@ -43,7 +43,8 @@ begin
       job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
     )
     select
-      j.id, j.name, j.owner, j.queue, j.kind, case when j.kind = 'python' then j.command end,
+      j.id, j.name, j.owner, j.queue, j.kind, case when j.kind = 'python' then j.command
+        else 'connection ' || lower(j.connection) end,
       case when j.live_run_id is null or j.on_overlap = 'allow' then 'ready' else 'waiting' end,
       case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end,
         j.priority, at, started

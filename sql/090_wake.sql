@@ -130,10 +130,12 @@ declare
   lane record;
 begin
   for lane in
-    select f.queue, f.kind, min(f.name) as name, count(*) as jobs
+    select f.queue, f.kind, min(f.name) as name, count(*) as jobs, min(f.connection) as connection
     from fresh as f
-    group by f.queue, f.kind, case when f.kind = 'python' then f.command end
-    having not rowcron._served(f.queue, f.kind, case when f.kind = 'python' then f.command end)
+    group by f.queue, f.kind, case when f.kind = 'python' then f.command
+      else 'connection ' || lower(f.connection) end
+    having not rowcron._served(f.queue, f.kind, case when f.kind = 'python' then f.command
+      else 'connection ' || lower(f.connection) end)
     limit 5
   loop
     raise warning using
@@ -144,7 +146,8 @@ begin
       hint = format('The job is stored and waits; start one: rowcron worker%s%s',
         case when lane.queue <> 'default' then ' --queue ' || lane.queue else '' end,
         case when lane.kind not in ('sql', 'http', 'python') then ' --kind sql --kind ' || lane.kind
-          else '' end);
+          else '' end
+        || coalesce('; with ROWCRON_CONNECTION_' || upper(lane.connection) || ' set', ''));
   end loop;
   return null;
 end

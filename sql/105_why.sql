@@ -18,7 +18,10 @@ declare
   running bigint;
   held text := rowcron._held();
   ungranted text;
+  handler text;  -- what a worker must have
 begin
+  handler := case when wanted.kind = 'python' then wanted.command
+    else 'connection ' || lower(wanted.connection) end;
   if wanted.kind in ('http', 'shell') then
     ungranted := (
       select n.name
@@ -100,17 +103,16 @@ begin
   ('secret', ungranted is not null,
     coalesce('secret ' || ungranted || ' is not granted', 'no secret is lacking'),
     format('As an administrator: select rowcron.grant_secret(%L, %L);', ungranted, wanted.owner)),
-  ('worker', not rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'
-    then wanted.command end),
-    case when rowcron._served(wanted.queue, wanted.kind, case when wanted.kind = 'python'
-      then wanted.command end)
-      then 'a live worker takes it'
+  ('worker', not rowcron._served(wanted.queue, wanted.kind, handler),
+    case when rowcron._served(wanted.queue, wanted.kind, handler) then 'a live worker takes it'
       when rowcron._served(wanted.queue, wanted.kind, null)
-      then format('no live worker has the handler "%s"', wanted.command)
+      then format('no live worker has the %s "%s"', case when wanted.kind = 'python' then 'handler'
+        else 'connection' end, coalesce(wanted.connection, wanted.command))
       else format('no live worker serves queue "%s" and kind "%s"', wanted.queue, wanted.kind) end,
     format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind)
       || case when wanted.kind = 'python' then ' --app MODULE; with --handler-database-url, '
-        'without which handlers that ask for a connection are not offered' else '' end)
+        'without which handlers that ask for a connection are not offered'
+        else coalesce(', with ROWCRON_CONNECTION_' || upper(wanted.connection) || ' set', '') end)
   ) as g (gate, holds, detail, hint);
 end
 $$;

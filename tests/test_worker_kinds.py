@@ -80,11 +80,46 @@ def test_sql_over_a_named_connection_is_not_atomic(
     entry = jobs.end(jobs.run("sql", text, connection="admin"))
     assert (entry["outcome"], entry["output"]) == ("succeeded", "VACUUM\nINSERT 0 1\nSELECT 1")
     assert entry["result"] == {"five": 5}
-    entry = jobs.end(jobs.run("sql", "vacuum", connection="other"))
-    assert (entry["outcome"], entry["reason"]) == ("failed", "connection")
-    assert "ROWCRON_CONNECTION_OTHER" in entry["error"]
     entry = jobs.end(jobs.run("sql", "select pg_sleep(30)", connection="admin", timeout="200 ms"))
     assert (entry["outcome"], entry["reason"]) == ("failed", "timeout")
+
+
+def test_what_needs_a_connection_is_left_to_a_worker_that_has_it(
+    jobs: Jobs, start: Start, database: Database
+) -> None:
+    start(ROWCRON_CONNECTION_ADMIN=database.url("postgres"))
+    jobs.db.execute("select rowcron.grant_connection('Other', 'alice')")
+    name = jobs.add("sql", "vacuum public.effect", connection="Other")
+    run = jobs.start(name)
+    jobs.end(jobs.run("sql", "select 1"))
+    assert not jobs.entries(run)
+    gates = jobs.owner.execute(
+        "select gate, detail, hint from rowcron.why_not_running(%s) where holds", [name]
+    ).fetchall()
+    assert gates == [
+        (
+            "worker",
+            'no live worker has the connection "Other"',
+            "rowcron worker --queue default --kind sql, with ROWCRON_CONNECTION_OTHER set",
+        )
+    ]
+    start(ROWCRON_CONNECTION_OTHER=database.url("postgres"))
+    assert jobs.end(run)["outcome"] == "succeeded"
+
+
+def test_a_job_that_got_another_handler_unseen_runs_with_it(jobs: Jobs, start: Start) -> None:
+    name = jobs.add("python", "nothing")
+    with psycopg.connect(jobs.owner.info.dsn) as other:
+        [run] = other.execute("select rowcron.enqueue(%s)", [name]).fetchone()
+        jobs.owner.execute("update rowcron.job set command = 'elsewhere' where name = %s", [name])
+    start()
+    wait_until(
+        lambda: jobs.db.execute(
+            "select 1 from rowcron.run where id = %s and handler = 'elsewhere' and state = 'ready'",
+            [run],
+        ).fetchone()
+    )
+    assert not jobs.entries(run)
 
 
 def test_shell_gets_a_bare_environment_and_its_args(jobs: Jobs, start: Start) -> None:

@@ -13,10 +13,12 @@ from rowcron.settings import WorkerSettings
 def offered(handlers: Mapping[str, Handler], settings: WorkerSettings) -> set[str]:
     """Return the names of the handlers that this worker can call.
 
-    Those that ask for a connection are left to workers that have some to give.
+    Those that ask for a connection are left to workers that have some to give. So are SQL jobs over
+    a connection of another worker's configuration: its own it names as handlers of a sort.
     """
     connected = settings.handler_database_url is not None
-    return {name for name, each in handlers.items() if each.connection is None or connected}
+    names = {name for name, each in handlers.items() if each.connection is None or connected}
+    return names | {f"connection {name}" for name in settings.connections}
 
 
 def introduce(

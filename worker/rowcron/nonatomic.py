@@ -32,8 +32,9 @@ async def execute(host: Host, lane: Lane, run: Run) -> Outcome:
     url = host.settings.connections.get(name.lower())
     if url is None:
         known = ", ".join(sorted(host.settings.connections)) or "none"
+        # as with handlers: the job was given another one
         return Outcome(
-            "failed",
+            "released",
             "connection",
             f'this worker has no connection "{name}" (it has: {known});'
             f" set ROWCRON_CONNECTION_{name.upper()} where it is started",

@@ -54,8 +54,9 @@ class Executor:
         """Hand the run to a thread or a task."""
         handler = HANDLERS.get(run.command)
         if handler is None:
+            # the job was given another one, and whoever made the run had not seen that
             error = f"this worker has no handler {run.command!r}"
-            self.host.done(run, Outcome("failed", "handler", error))
+            self.host.done(run, Outcome("released", "handler", error))
         elif handler.connection is not None and self.pools is None:
             error = (
                 f"handler {handler.name!r} asks for a connection, and this worker has none to give:"
