@@ -216,11 +216,13 @@ begin
     return;
   end if;
   -- whatever is wrong with one must cost neither the others nor a worker its sign of life
-  foreach step in array array['orphans', 'rows', 'outputs', 'partitions'] loop
+  foreach step in array array['orphans', 'runs', 'rows', 'outputs', 'partitions'] loop
     begin
       done := true;
       if step = 'orphans' then
         perform rowcron._pause_orphans();
+      elsif step = 'runs' then
+        done := rowcron._reconcile(at, 5000);
       elsif step = 'rows' then
         done := rowcron._clean(at, 5000);
       elsif step = 'outputs' then
@@ -240,8 +242,8 @@ begin
 end
 $$;
 comment on function rowcron._maintain(timestamptz) is
-  'Once a minute, by whichever worker comes first: what has had its time is cleaned away, partitions '
-    'are made and dropped.';
+  'Once a minute, by whichever worker comes first: runs follow their jobs, what has had its time is '
+    'cleaned away, partitions are made and dropped.';
 
 do $$ begin perform rowcron._maintain_partitions(clock_timestamp()); end $$;
 

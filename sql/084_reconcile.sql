@@ -1,0 +1,84 @@
+-- Runs follow their job in the transaction that edits or deletes it (chapter 042), as far as it sees
+-- them: not what a transaction open at the same time has enqueued, fired or put back for another
+-- attempt, and in REPEATABLE READ nothing that came after its snapshot. Most of that is put right
+-- when it is claimed (chapter 055). Here is the rest, once a minute: what nobody would claim, because
+-- it stands in a queue or asks for a handler that nobody has any more, or because it waits for a
+-- resume that has been; what has no job; and what runs without being counted. All of it comes of a
+-- change, so it is looked for among the jobs that were changed lately.
+
+set role rowcron_owner;
+
+create or replace function rowcron._reconcile(at timestamptz, most integer) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+-- by the job's number, however many runs there were when it was planned
+set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  changed bigint[] := array(
+    select distinct c.job_id
+    from (
+      select n.job_id, n.action, n.changed_at from rowcron.change as n order by n.id desc limit 10000
+    ) as c
+    where c.action in ('update', 'delete') and c.changed_at > at - interval '1 day'
+  );
+  stray rowcron.run;
+  ended integer := 0;
+  moved integer;
+begin
+  for stray in
+    select r.*
+    from rowcron.run as r
+    where r.job_id = any (changed) and r.state <> 'running'
+      and not exists (select from rowcron.job as j where j.id = r.job_id)
+    limit most
+    for update of r skip locked
+  loop
+    perform rowcron._end_run(stray, 'cancelled', 'job deleted');
+    ended := ended + 1;
+  end loop;
+  update rowcron.run as r
+  set
+    job = j.name, owner = j.owner, queue = j.queue, kind = j.kind,
+    handler = case when j.kind = 'python' then j.command
+      else 'connection ' || lower(j.connection) end,
+    state = case when j.enabled and r.waits_for = 'resume' then 'ready' else r.state end,
+    waits_for = case when j.enabled and r.waits_for = 'resume' then null else r.waits_for end
+  from rowcron.job as j
+  where j.id = r.job_id and r.id = any (array(
+    select v.id
+    from rowcron.run as v
+    join rowcron.job as w on w.id = v.job_id
+    where v.job_id = any (changed) and v.state <> 'running'
+      and (
+        (v.job, v.owner, v.queue, v.kind, v.handler) is distinct from (w.name, w.owner, w.queue, w.kind,
+          case when w.kind = 'python' then w.command else 'connection ' || lower(w.connection) end)
+        or w.enabled and v.waits_for = 'resume'
+      )
+    limit most
+    for update of v skip locked
+  ));
+  get diagnostics moved = row_count;
+  if moved > 0 then
+    perform rowcron._notify();
+  end if;
+  update rowcron.run as r set limited = true
+  where r.id = any (array(
+    select v.id
+    from rowcron.run as v
+    join rowcron.agenda as a on a.job_id = v.job_id
+    where v.job_id = any (changed) and v.state = 'running' and not v.limited
+      and a.max_running is not null
+    for update of v skip locked
+  ));
+  return ended < most and moved < most;
+end
+$$;
+comment on function rowcron._reconcile(timestamptz, integer) is
+  'Runs that miss what became of their job in the last day follow it: so many at a time. Returns '
+    'whether that were all.';
+
+reset role;
