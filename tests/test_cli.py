@@ -248,6 +248,33 @@ def test_next_without_a_database_is_a_preview() -> None:
 
 
 @pytest.mark.once
+def test_next_without_a_database_says_where_it_cannot_tell() -> None:
+    done = rowcron("next", "0 0 LW * *")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "known to the database only" in done.stderr
+    assert rowcron("next", "@reboot").stdout == "at each start of PostgreSQL\n"
+
+
+def test_next_tells_the_database_s_local_times(database: Database) -> None:
+    url = database.url("alice")
+
+    def told(zone: str, *options: str) -> str:
+        after = ("--after", "2026-12-25 02:30", "--count", "1", "--timezone", zone)
+        done = rowcron("next", "0 3 * * *", *after, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("  ")[0]
+
+    # an instant without an offset is the schedule's zone's, with a database and without
+    for zone, offset in (
+        ("Europe/Berlin", "+01"), ("America/St_Johns", "-03:30"), ("Asia/Kathmandu", "+05:45"),
+    ):  # fmt: skip
+        assert told(zone, "--database-url", url) == f"Fri 2026-12-25 03:00:00{offset}"
+        assert told(zone) == f"Fri 2026-12-25 03:00:00{offset}"
+    done = rowcron("next", "@reboot", "--database-url", url)
+    assert done.stdout == "at each start of PostgreSQL\n"
+
+
+@pytest.mark.once
 def test_a_database_that_does_not_answer_says_who_named_it() -> None:
     done = rowcron("job", "list", env={"DATABASE_URL": "postgresql://x@/y?host=/nonexistent"})
     assert done.returncode == 1

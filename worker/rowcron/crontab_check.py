@@ -12,15 +12,25 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from rowcron.preview import BadSchedule, describe, next_runs
+from rowcron.preview import ONLY_THE_DATABASE, BadSchedule, describe, next_runs
 
-__all__ = ["BadSchedule", "Verdict", "check_lines", "describe", "next_runs", "zone"]
+__all__ = [
+    "ONLY_THE_DATABASE",
+    "BadSchedule",
+    "Verdict",
+    "check_lines",
+    "describe",
+    "next_runs",
+    "zone",
+]
 
 NICKNAME = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|reboot)\b", re.I)
 SENTENCE = re.compile(r"@(every|after|at)\b", re.I)
 SETTING = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|\"[^\"]*\"|'[^']*')\s*=\s*(.*)$")
 NAMES = "jan feb mar apr may jun jul aug sep oct nov dec sun mon tue wed thu fri sat".split()
 FIELD = re.compile(rf"(?:[0-9*?/,\-LWH#()]|{'|'.join(NAMES)})+", re.I)
+HASHED = re.compile(r"(^|[ ,])h\b", re.I)
+SPREAD = "H: spread by the job's owner and name, here by the line, so its times differ"
 FORMATS = ("auto", "crontab", "system", "schedules")
 
 
@@ -72,7 +82,9 @@ def check_lines(
             if form == "crontab" and command is None:
                 raise BadSchedule("a crontab has a command after the schedule")
             found = next_runs(schedule, count, after=after, timezone=zone(current), seed=line)
-            yield Verdict(number, schedule, command, user, current, None, describe(schedule), found)
+            note = describe(schedule) or (SPREAD if HASHED.search(schedule) else None)
+            note = ONLY_THE_DATABASE if found is None else note
+            yield Verdict(number, schedule, command, user, current, None, note, found or [])
         except BadSchedule as error:
             yield Verdict(number, schedule, command, user, current, str(error))
 

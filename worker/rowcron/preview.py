@@ -6,6 +6,10 @@ import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from rowcron.cronfields import DAY, WEEK, BadSchedule, is_plain, read_field
+
+__all__ = ["ONLY_THE_DATABASE", "BadSchedule", "describe", "next_runs"]
+
 NICKNAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -19,31 +23,21 @@ UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "m": 60, "minute": 60, "h": 3
 UNITS |= {"hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800}
 PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 CLOCK = re.compile(r"\s*(\d+):(\d\d)(?::(\d\d))?\s*")
-# Day-of-month forms that croniter lacks.
-BEYOND = re.compile(r"(?i)L-([0-9]|[12]\d|30)|LW|([1-9]|[12]\d|3[01])W")
-FIELDS = (
-    ("second", "0-59"),
-    ("minute", "0-59"),
-    ("hour", "0-23"),
-    ("day of month", "1-31, L, L-3, LW, 15W"),
-    ("month", "1-12 or jan-dec"),
-    ("day of week", "0-7 or sun-sat, 5#3, 5L"),
-)
+TOLD_BY_CALENDAR = re.compile(r"P\S+|.*(?<![a-z])(mon|month|y|yr|year|decade)s?\b.*", re.I)
+
+
 FAR = timedelta(days=366 * 30)
 WIDEST = timedelta(hours=3)  # no clock change moves further, days that a zone left out aside
 LIMIT = 20_000
-
-
-class BadSchedule(ValueError):
-    """The schedule is not one, or its time zone is not."""
+ONLY_THE_DATABASE = "well-formed; its times are known to the database only"
 
 
 def next_runs(
     schedule: str, count: int, *, after: datetime, timezone: ZoneInfo, seed: str = ""
-) -> list[datetime]:
-    """Return the next `count` instants after `after`, or none where only the database can tell.
+) -> list[datetime] | None:
+    """Return the next `count` instants after `after`; None where only the database can tell.
 
-    `after` has a time zone. `seed` spreads `H`, though not as the database would. Raises
+    `after` has a time zone. `seed` spreads `H`: a job's is owner and name, joined by a dot. Raises
     `BadSchedule`.
     """
     try:
@@ -54,19 +48,21 @@ def next_runs(
 
 def _next_runs(
     schedule: str, count: int, after: datetime, timezone: ZoneInfo, seed: str
-) -> list[datetime]:
+) -> list[datetime] | None:
     text = " ".join(schedule.split())
     word, _, rest = text.partition(" ")
     match word.lower():
         case "@reboot" if not rest:
             return []
-        case "@every":
-            step = _interval(rest)
+        case "@every" | "@after":
+            if TOLD_BY_CALENDAR.fullmatch(rest):
+                return None
+            days, step = _interval(rest)
+            if days and not _is_fixed(timezone):
+                return None  # a day there may have 23 hours
+            step += timedelta(days=days)
             start = after.astimezone(UTC)
             return [(start + step * number).astimezone(timezone) for number in range(1, count + 1)]
-        case "@after":
-            _interval(rest)
-            return []
         case "@at":
             at = _instant(rest, timezone)
             return [at] if at.astimezone(UTC) > after.astimezone(UTC) else []
@@ -87,17 +83,12 @@ def describe(schedule: str) -> str | None:
         return "from the end of each run"
     if text.startswith("@at"):
         return "once"
-    if "h" in text.replace("thu", "") and not text.startswith("@"):
-        return "H: the database spreads it by owner and name, so its times differ"
-    fields = schedule.split()
-    if len(fields) in (5, 6) and BEYOND.fullmatch(fields[-3]):
-        return "well-formed; its times are known to the database only"
     return None
 
 
 def _cron(
     fields: list[str], count: int, after: datetime, timezone: ZoneInfo, seed: str
-) -> list[datetime]:
+) -> list[datetime] | None:
     from croniter import croniter
     from croniter.croniter import CroniterError
 
@@ -106,26 +97,24 @@ def _cron(
             f"{len(fields)} fields, a schedule has five (minute hour day month weekday)"
             " or six (seconds first)"
         )
-    day = len(fields) - 3
-    beyond = bool(BEYOND.fullmatch(fields[day]))
-    plain = [re.sub(r"(?i)^(\d)L$", r"L\1", part.replace("?", "*")) for part in fields]
-    if beyond:
-        plain[day] = "*"
-    for place, part in enumerate(plain):
-        _check_field(part, place, fields[place], len(fields), seed)
-    if beyond:
-        return []
-    fixed = len(fields) == 5 and not any(part[0] == "*" for part in plain[:2])
+    first = 6 - len(fields)
+    read = [read_field(text, first + place, seed) for place, text in enumerate(fields)]
+    days, weekdays = read[DAY - first], read[WEEK - first]
+    either = not (fields[DAY - first][0] in "*?" or fields[WEEK - first][0] in "*?")
+    if None in read or (either and not (is_plain(days) and is_plain(weekdays))):
+        return None
+    if either and "*" in (days, weekdays):
+        read[DAY - first] = read[WEEK - first] = "*"
+    fixed = len(fields) == 5 and not any(part[0] == "*" for part in fields[:2])
     # Compared in UTC: Python compares two instants of one zone by their wall-clock time.
     start = after.astimezone(UTC)
     wall = start.astimezone(timezone).replace(tzinfo=None)
     end = wall + FAR
     times = croniter(
-        " ".join(plain),
+        " ".join(map(str, read)),
         wall - (WIDEST if _changes(wall - WIDEST, timezone) else timedelta()),
         second_at_beginning=True,
-        implement_cron_bug=True,
-        hash_id=seed.encode() or None,
+        day_or=either,
     )
     found: list[datetime] = []
     try:
@@ -143,19 +132,11 @@ def _cron(
     return [at.astimezone(timezone) for at in sorted(found)[:count]]
 
 
-def _check_field(part: str, place: int, given: str, fields: int, seed: str) -> None:
-    from croniter import croniter
-    from croniter.croniter import CroniterError
-
-    name, allowed = FIELDS[place + 6 - fields]
-    if not seed and re.search(r"(?i)(^|,)h", given):
-        raise BadSchedule(f'{name} "{given}" needs a job to be spread by: --seed owner.name')
-    alone = ["*"] * fields
-    alone[place] = part
-    try:
-        croniter(" ".join(alone), second_at_beginning=True, hash_id=seed.encode() or None)
-    except (CroniterError, ValueError, KeyError, OverflowError) as error:
-        raise BadSchedule(f'{name} "{given}" is not valid, allowed {allowed}') from error
+def _is_fixed(timezone: ZoneInfo) -> bool:
+    """Whether its clocks are never changed, as far as the next years tell."""
+    now = datetime.now(UTC)
+    offsets = {(now + timedelta(days=30 * n)).astimezone(timezone).utcoffset() for n in range(24)}
+    return len(offsets) == 1
 
 
 def _changes(wall: datetime, timezone: ZoneInfo) -> bool:
@@ -191,22 +172,26 @@ def _first_instant(wall: datetime, timezone: ZoneInfo) -> datetime:
     return there
 
 
-def _interval(text: str) -> timedelta:
-    """Read `90 seconds`, `1 h 30 min`, `00:05:00`. Months have no fixed length: the database's."""
-    seconds, place = 0.0, 0
+def _interval(text: str) -> tuple[int, timedelta]:
+    """Read `90 seconds`, `1 h 30 min`, `00:05:00`: whole days, and the rest."""
+    days, seconds, place = 0.0, 0.0, 0
     while part := PART.match(text, place):
         unit = part[2].lower()
         unit = unit if unit in UNITS else unit.removesuffix("s")
         if unit not in UNITS:
             raise BadSchedule(f'unknown unit "{part[2]}" in "{text}", for example 90 seconds')
-        seconds += float(part[1]) * UNITS[unit]
+        if UNITS[unit] >= UNITS["day"]:
+            days += float(part[1]) * UNITS[unit] / UNITS["day"]
+        else:
+            seconds += float(part[1]) * UNITS[unit]
         place = part.end()
     if clock := CLOCK.match(text, place):
         seconds += int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3] or 0)
         place = clock.end()
-    if text[place:].strip() or seconds <= 0:
+    seconds += days % 1 * UNITS["day"]
+    if text[place:].strip() or days + seconds <= 0:
         raise BadSchedule(f'"{text}" is not an interval, for example 90 seconds')
-    return timedelta(seconds=seconds)
+    return int(days), timedelta(seconds=seconds)
 
 
 def _instant(text: str, timezone: ZoneInfo) -> datetime:

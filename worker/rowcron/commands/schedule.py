@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import LiteralString
 
 import click
+from psycopg import sql
 
+from rowcron.client import Record
 from rowcron.commands._base import Failure, command, json_option, session, with_database
 from rowcron.output import print_json
 from rowcron.target import Named, NoDatabase, find
-from rowcron.text import plain, relative, safe
+from rowcron.text import relative, safe
 
 zone_option = click.option(
     "--timezone", metavar="ZONE", default="UTC", show_default=True, help="IANA time zone."
@@ -53,65 +56,90 @@ def next_(
 
     The database computes them; without one croniter does, as a preview.
     """
-    if _there_is_one(named):
-        with session(named) as client:
-            given = {"after": after, "seed": seed}
-            call = {"schedule": schedule, "count": count, "timezone": timezone}
-            call |= {key: value for key, value in given.items() if value is not None}
-            found = [next(iter(row.values())) for row in client.call("next_runs", call)]
-            row = client.one("select clock_timestamp() as now")
-            now = row["now"] if row else datetime.now(UTC)
-    else:
-        now = datetime.now(UTC)
-        found = _preview(schedule, timezone, count, after, seed, now)
-    if as_json:
-        print_json(found)
-        return
-    if not found:
-        click.echo("never again")
-    for at in found:
-        if isinstance(at, datetime):
-            click.echo(f"{_in_zone(at, timezone)}  {relative(at, now)}")
-        else:  # a year that Python does not know
-            click.echo(at)
-
-
-def _in_zone(at: datetime, timezone: str) -> str:
-    """An instant in the schedule's zone, with the day of the week; in the terminal's if unknown."""
-    from zoneinfo import ZoneInfo
-
-    try:
-        local = at.astimezone(ZoneInfo(timezone))
-    except (OSError, ValueError, KeyError):
-        return plain(at)
-    offset = local.strftime("%z")
-    return local.strftime("%a %Y-%m-%d %H:%M:%S") + (
-        offset[:3] if offset[3:5] == "00" else f"{offset[:3]}:{offset[3:5]}"
+    rows = (
+        _asked(named, schedule, timezone, count, after, seed)
+        if _there_is_one(named)
+        else _preview(schedule, timezone, count, after, seed)
     )
+    if as_json:
+        print_json([row["at"] for row in rows])
+        return
+    if not rows:
+        rebooted = schedule.strip().lower() == "@reboot"
+        click.echo("at each start of PostgreSQL" if rebooted else "never again")
+    for row in rows:
+        if isinstance(row["at"], datetime):
+            click.echo(f"{row['local']}  {relative(row['at'], row['now'])}")
+        else:  # a year that Python does not know
+            click.echo(row["at"])
+
+
+def _asked(
+    named: Named, schedule: str, timezone: str, count: int, after: str | None, seed: str | None
+) -> list[Record]:
+    """Ask the database; what is local is told by its time zones, which may be newer than ours."""
+    given = {"schedule": schedule, "count": count, "timezone": timezone, "seed": seed}
+    start: LiteralString = "coalesce(%(after)s::timestamptz, clock_timestamp())"
+    if after is not None and (wall := _instant(after)) is not None and wall.tzinfo is None:
+        start = "%(after)s::timestamp at time zone %(timezone)s"
+    query = (
+        "select a.at, clock_timestamp() as now,"
+        " to_char(a.at at time zone %(timezone)s, 'Dy YYYY-MM-DD HH24:MI:SS') as wall,"
+        " extract(epoch from (a.at at time zone %(timezone)s) - (a.at at time zone interval '0'))"
+        "::integer as offset"
+        " from rowcron.next_runs(schedule => %(schedule)s, count => %(count)s,"
+        " timezone => %(timezone)s, seed => %(seed)s, after => {}) as a (at)"
+    )
+    with session(named) as client:
+        rows = client.rows(sql.SQL(query).format(sql.SQL(start)), given | {"after": after})
+    for row in rows:
+        row["local"] = f"{row['wall']}{_offset(row['offset'])}"
+    return rows
+
+
+def _offset(seconds: int) -> str:
+    """As PostgreSQL writes it: +02, -03:30."""
+    hours, rest = divmod(abs(seconds), 3600)
+    return f"{'-' if seconds < 0 else '+'}{hours:02}" + (f":{rest // 60:02}" if rest else "")
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _preview(
-    schedule: str, timezone: str, count: int, after: str | None, seed: str | None, now: datetime
-) -> list[datetime]:
-    from rowcron.crontab_check import BadSchedule, describe, next_runs, zone
+    schedule: str, timezone: str, count: int, after: str | None, seed: str | None
+) -> list[Record]:
+    from rowcron.crontab_check import ONLY_THE_DATABASE, BadSchedule, describe, next_runs, zone
 
+    now = datetime.now(UTC)
     try:
         where = zone(timezone)
-        start = now
-        if after is not None:
-            try:
-                start = datetime.fromisoformat(after)
-            except ValueError:
-                raise click.UsageError(f"--after {after!r} is not an ISO 8601 instant") from None
-            start = start if start.tzinfo else start.replace(tzinfo=where)
+        start = now if after is None else _instant(after)
+        if start is None:
+            raise click.UsageError(f"--after {after!r} is not an ISO 8601 instant")
+        start = start if start.tzinfo else start.replace(tzinfo=where)
         found = next_runs(schedule, count, after=start, timezone=where, seed=seed or "")
     except BadSchedule as error:
         raise Failure(str(error), hint="rowcron next '*/5 * * * *'") from error
+    if found is None:
+        raise Failure(f"no database is named; {ONLY_THE_DATABASE}", hint="rowcron up")
     note = describe(schedule)
     click.echo(
         "no database is named: a preview by croniter" + (f"; {note}" if note else ""), err=True
     )
-    return found
+    return [
+        {
+            "at": at,
+            "now": now,
+            "local": at.strftime("%a %Y-%m-%d %H:%M:%S")
+            + _offset(int((at.utcoffset() or timedelta()).total_seconds())),
+        }
+        for at in found
+    ]
 
 
 @command("explain", "rowcron explain '0 3 * * mon-fri' --timezone Europe/Berlin")
