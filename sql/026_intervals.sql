@@ -108,6 +108,9 @@ begin
       where instants.instant > after
     );
   elsif parsed.form = 'after' then
+    if parsed.elapsed then
+      return after + parsed.step;  -- by the clock a doubled hour would answer with its first pass
+    end if;
     return (rowcron._every(parsed, 1, timezone, after, 'run', 'once'))[1];
   elsif parsed.form = 'every' then
     anchor := coalesce(anchor, after);

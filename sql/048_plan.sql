@@ -95,6 +95,10 @@ begin
       when wanted = job.max_missed then 'more than max_missed were due'
         else 'more than max_runs were due' end;
   end if;
+  if plan.following <= plan.high_water then
+    -- the agenda would refuse it, and with it the jobs that are fired in the same statement
+    raise exception 'what follows % is not after it', plan.high_water;
+  end if;
   return plan;
 exception when others then
   plan := null;

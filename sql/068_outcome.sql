@@ -2,7 +2,9 @@
 -- deletes the run and writes its ledger entry together; a failure with attempts left, or a loss with
 -- losses left, writes an entry that is not final and puts the run back. Callers hold the run's lock.
 --
--- Neither job nor agenda is written, with one exception: the schedule @after counts from here.
+-- Neither job nor agenda is written, with one exception: the schedule @after counts from here. Where
+-- it cannot be counted, the job is taken off the agenda with an entry that says so: the end of the run,
+-- and of those that end in the same statement, stands nevertheless.
 
 set role rowcron_owner;
 
@@ -31,6 +33,26 @@ $$;
 comment on function rowcron._bounded(jsonb, integer)
   is 'A result if it is small enough, else its size.';
 
+create or replace function rowcron._next_or_fault(
+  job rowcron.job, parsed rowcron._parsed, after timestamptz, runs_fired bigint,
+  out next_at timestamptz, out fault text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  next_at := rowcron._next_in_window(job, parsed, after, runs_fired);
+  if next_at <= after then
+    raise exception 'what follows % is not after it', after;
+  end if;
+exception when others then
+  next_at := null;
+  fault := 'schedule cannot be computed: ' || sqlerrm;
+end
+$$;
+comment on function rowcron._next_or_fault(rowcron.job, rowcron._parsed, timestamptz, bigint)
+  is 'As _next_in_window, but tells why it has failed instead of raising that.';
+
 -- For rows that have been deleted from run just now.
 create or replace function rowcron._count_from_end(job_ids bigint[]) returns void
 language plpgsql
@@ -45,15 +67,36 @@ begin
     return;
   end if;
   -- a new statement, which sees what somebody has made of the job, or ended, before the lock
-  update rowcron.agenda as a
-  set next_run_at = rowcron._next_in_window(j, a.parsed, greatest(clock_timestamp(), a.high_water),
-    a.runs_fired)
-  from rowcron.job as j
-  where a.job_id = any (job_ids) and (a.parsed).form = 'after' and j.id = a.job_id
-    -- a run in line, left from an earlier schedule, will end later
-    and not exists (
-      select from rowcron.run as r where r.job_id = a.job_id and r.scheduled_for is not null
-    );
+  with counted as materialized (
+    select j.id, j.name, j.owner, j.queue, j.kind, c.at, n.next_at, n.fault
+    from rowcron.agenda as a
+    join rowcron.job as j on j.id = a.job_id
+    cross join lateral (
+      select greatest(clock_timestamp(), a.high_water) as at offset 0
+    ) as c
+    cross join lateral rowcron._next_or_fault(j, a.parsed, c.at, a.runs_fired) as n
+    where a.job_id = any (job_ids) and (a.parsed).form = 'after'
+      -- a run in line, left from an earlier schedule, will end later
+      and not exists (
+        select from rowcron.run as r where r.job_id = a.job_id and r.scheduled_for is not null
+      )
+  ), moved as (
+    update rowcron.agenda as a
+    set
+      next_run_at = c.next_at,
+      high_water = case when c.fault is null then a.high_water else c.at end
+    from counted as c
+    where a.job_id = c.id
+  )
+  insert into rowcron.ledger (
+    job_id, job, owner, queue, kind, final, scheduled_for, first_scheduled_for, due_at,
+    finished_at, outcome, reason
+  )
+  select
+    c.id, c.name, c.owner, c.queue, c.kind, true, c.at, c.at, c.at, clock_timestamp(), 'missed',
+    c.fault
+  from counted as c
+  where c.fault is not null;
 end
 $$;
 comment on function rowcron._count_from_end(bigint[])

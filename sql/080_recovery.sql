@@ -150,13 +150,41 @@ comment on function rowcron._look_after(uuid, timestamptz) is
   'When a worker that sleeps should look again whether another''s session has ended. Null: none '
     'that could hold runs.';
 
+create or replace function rowcron._settle_lost(
+  worker_id uuid, outcome text, reason text, run_id bigint default null
+) returns integer
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  live rowcron.run;
+  settled integer := 0;
+begin
+  for live in
+    select r.* from rowcron.run as r
+    where r.worker_id = _settle_lost.worker_id and r.state = 'running'
+      and (_settle_lost.run_id is null or r.id = _settle_lost.run_id)
+    order by r.id
+    for update skip locked
+  loop
+    perform rowcron._settle(live, outcome, reason, null, null, null, null);
+    settled := settled + 1;
+  end loop;
+  return settled;
+end
+$$;
+comment on function rowcron._settle_lost(uuid, text, text, bigint) is
+  'Settles what a lost worker holds, or one run of it; returns how many.';
+
 create or replace function rowcron._rescue(at timestamptz) returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   dead record;
-  live rowcron.run;
+  outcome text;
+  reason text;
+  run_id bigint;
   rescued integer := 0;
   -- Of a worker that is lost a claim may still be committed, so all are looked at again. While a
   -- snapshot is held that passes over all that they ever held, so then a session does it in a tenth
@@ -177,20 +205,28 @@ begin
   loop
     update rowcron.worker as w set lost_at = coalesce(w.lost_at, at), asleep = false
     where w.id = dead.id;
-    for live in
-      select r.* from rowcron.run as r
-      where r.worker_id = dead.id and r.state = 'running'
-      order by r.id
-      for update skip locked
-    loop
-      -- what a worker that has said goodbye still holds it took with a claim that was committed
-      -- later, or was executing then: given back, not lost
-      perform rowcron._settle(live, case when dead.stopping then 'released' else 'lost' end,
-        case when dead.stopping then null when dead.session_ended_at is not null
-        then 'its worker''s session ended' else 'its worker was silent for longer than its lease' end,
-        null, null, null, null);
-      rescued := rescued + 1;
-    end loop;
+    -- what a worker that has said goodbye still holds it took with a claim that was committed
+    -- later, or was executing then: given back, not lost
+    outcome := case when dead.stopping then 'released' else 'lost' end;
+    reason := case when dead.stopping then null
+      when dead.session_ended_at is not null then 'its worker''s session ended'
+      else 'its worker was silent for longer than its lease' end;
+    begin
+      rescued := rescued + rowcron._settle_lost(dead.id, outcome, reason);
+    exception when others then
+      -- a run that cannot be settled now must not keep the others, and each claim, from going on
+      for run_id in
+        select r.id from rowcron.run as r
+        where r.worker_id = dead.id and r.state = 'running'
+        order by r.id
+      loop
+        begin
+          rescued := rescued + rowcron._settle_lost(dead.id, outcome, reason, run_id);
+        exception when others then
+          raise warning 'run % of a lost worker cannot be settled: %', run_id, sqlerrm;
+        end;
+      end loop;
+    end;
   end loop;
   if looks and pg_stat_get_xact_blocks_fetched('rowcron.run_running_idx'::regclass)
     > read_before + 100

@@ -1,7 +1,7 @@
 -- The calendar: days, zones, gaps and folds, intervals, backwards and counting.
 
 begin;
-select plan(118);
+select plan(124);
 set local timezone to 'UTC';
 
 create function pg_temp.utc(instant timestamptz) returns text language sql as $$
@@ -94,6 +94,17 @@ select is(
   ('@every 1 day 1 hour', '2026-01-01 00:00+00', 'UTC', '2026-01-01 00:00+00',
     '2026-01-02 01:00:00 2026-01-03 02:00:00 2026-01-04 03:00:00', 'mixed')
 ) as cases (schedule, after, zone, anchor, expected, what);
+
+-- Of a doubled hour both passes are counted from; hours and less are elapsed time.
+select is(pg_temp.utc(rowcron.next_run(schedule, after, 'Europe/Berlin')), expected, format('"%s" from %s is at %s', schedule, pg_temp.utc(after), expected))
+from (values
+  ('@after 5 minutes', timestamptz '2026-10-25 00:30+00', '2026-10-25 00:35:00'),
+  ('@after 5 minutes', '2026-10-25 00:58+00', '2026-10-25 01:03:00'),
+  ('@after 5 minutes', '2026-10-25 01:30+00', '2026-10-25 01:35:00'),
+  ('@after 1 hour', '2026-03-29 00:30+00', '2026-03-29 01:30:00'),
+  ('@after 1 day', '2026-10-25 01:30+00', '2026-10-26 01:30:00'),
+  ('@after 1 day', '2026-10-24 00:30+00', '2026-10-25 00:30:00')
+) as cases (schedule, after, expected);
 
 -- How many, and the last one.
 select is(

@@ -1,7 +1,7 @@
 -- What becomes of an attempt.
 
 begin;
-select plan(82);
+select plan(87);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -226,6 +226,26 @@ select is(public.tap_next('chain'), null, 'after max_runs it is over');
 select public.tap_fire('chain 2');
 select rowcron.finish(null::uuid, array[(public.tap_last('chain 2')).run_id], array[(public.tap_last('chain 2')).token], '{succeeded}');
 select is(public.tap_next('chain 2'), 600::numeric, 'a batch counts from the end too');
+update rowcron.job set schedule = '@after 1 day' where name = 'chain 2';
+set local session_replication_role to replica;
+update rowcron.job set timezone = 'Atlantis/Capital' where name = 'chain 2';
+set local session_replication_role to origin;
+select public.tap_fire('chain 2');
+set local role tap_ann;
+select rowcron.run_now('succeeded');
+reset role;
+select public.tap_claim('succeeded');
+select results_eq(
+  $$select f.accepted from rowcron.finish(null::uuid, array[(public.tap_last('succeeded')).run_id, (public.tap_last('chain 2')).run_id],
+    array[(public.tap_last('succeeded')).token, (public.tap_last('chain 2')).token], '{succeeded,succeeded}') as f$$,
+  '{t,t}'::boolean[], 'a job whose next cannot be counted keeps no report of the batch from being taken');
+select is(public.tap_next('chain 2'), null, 'it is taken off the agenda');
+select matches((select string_agg(l.reason, '; ') from rowcron.ledger as l where l.job = 'chain 2' and l.outcome = 'missed' and l.final and l.scheduled_for <= l.finished_at),
+  '^schedule cannot be computed: .*Atlantis/Capital', 'and its entry says why');
+set local role tap_ann;
+select lives_ok($$update rowcron.job set timezone = 'UTC' where name = 'chain 2'$$, 'its zone can be corrected');
+reset role;
+select isnt(public.tap_next('chain 2'), null, 'with which it is on the agenda again');
 
 select is((select count(*) from (select l.run_id from rowcron.ledger as l where l.run_id is not null and l.final group by l.run_id having count(*) > 1) as d), 0::bigint, 'no run has two final entries');
 select is((select count(*) from rowcron.ledger as l join rowcron.run as r on r.id = l.run_id where l.final), 0::bigint, 'no run that is live has a final entry');

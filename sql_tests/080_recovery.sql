@@ -1,7 +1,7 @@
 -- Lost claims.
 
 begin;
-select plan(40);
+select plan(44);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -133,6 +133,26 @@ select is((select w.lost_at is not null from rowcron.worker as w where w.id = pu
 select rowcron._rescue(clock_timestamp());
 select is((select count(*) from rowcron.run as r where r.worker_id = public.tap_id(8)), 0::bigint, 'and its run is rescued');
 
+
+-- a run that cannot be settled
+create function public.tap_refuse() returns trigger language plpgsql as $$
+begin
+  raise exception 'no room for %', new.job;
+end
+$$;
+create trigger tap_refuse before insert on rowcron.ledger for each row when (new.job = 'full') execute function public.tap_refuse();
+set local role tap_ann;
+insert into rowcron.job (name, queue, command) values ('full', 'full', 'select 1'), ('beside', 'beside', 'select 1');
+select rowcron.enqueue(n) from unnest('{full,beside}'::text[]) as n;
+reset role;
+select public.tap_claim(10, n) from unnest('{full,beside}'::text[]) as n;
+update rowcron.worker set expires_at = clock_timestamp() where id = public.tap_id(10);
+select lives_ok($$select rowcron.claim(public.tap_id(11), 0)$$, 'a run that cannot be settled stops no claim');
+select is(public.tap_run('beside'), 'ready attempt 2 failures 0 losses 1', 'the others of its worker are');
+select is(public.tap_run('full'), 'running attempt 1 failures 0 losses 0', 'it alone is left');
+drop trigger tap_refuse on rowcron.ledger;
+select rowcron.claim(public.tap_id(11), 0);
+select is(public.tap_run('full'), 'ready attempt 2 failures 0 losses 1', 'until it can be');
 
 -- a claim that is committed after its worker's last word
 select rowcron.heartbeat(public.tap_id(9));

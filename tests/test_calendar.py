@@ -155,6 +155,47 @@ def test_every_change_of_time_2000_to_2037_in_all_zones(calendar: psycopg.Connec
     assert tried > 2500
 
 
+def test_an_interval_leads_on_from_every_instant_around_a_change(
+    calendar: psycopg.Connection, zones: list[str]
+) -> None:
+    """Strictly, whatever pass of a fold it is; by elapsed time where it has no days."""
+    rng = Random(26)
+    reach = timedelta(hours=30)
+    around = [
+        (name, moment + timedelta(seconds=rng.uniform(-reach.total_seconds(), 9 * 3600)))
+        for name in zones
+        for moment in moments_of(name)
+        for _ in range(3)
+    ]
+    found = calendar.execute(
+        """
+        with cases as materialized (
+          select c.*, w.form, s.step, n.next_at
+          from unnest(%s::text[], %s::timestamptz[]) as c (zone, after)
+          cross join (values ('@after'), ('@every')) as w (form)
+          cross join (values
+            (interval '1 ms'), ('5 minutes'), ('1 hour'), ('24 hours'), ('1 day'), ('1 day 1 hour'),
+            ('2 days 90 minutes'), ('1 month'), ('1 month 1 ms')
+          ) as s (step)
+          cross join lateral rowcron.next_run(
+            format('%%s %%s', w.form, s.step), c.after, c.zone, c.after - interval '100 hours'
+          ) as n (next_at)
+        )
+        select
+          count(*),
+          count(*) filter (where (next_at > after) is not true),
+          count(*) filter (
+            where form = '@after' and step < '24:00:00' and next_at <> after + step
+          )
+        from cases
+        """,
+        ([name for name, _ in around], [after for _, after in around]),
+    ).fetchone()
+    assert found is not None
+    assert found[0] > 10000
+    assert found[1:] == (0, 0)
+
+
 def test_next_runs_increase_and_miss_nothing(
     calendar: psycopg.Connection, zones: list[str]
 ) -> None:
