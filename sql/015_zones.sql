@@ -9,6 +9,11 @@
 -- finds them by comparing offsets, 6 days apart because no two changes are nearer, and halving the
 -- rest. What a local time means that exists never or twice is chapter 021's; _instants answers for
 -- one.
+--
+-- Since version 18 PostgreSQL takes the name of a zone for an abbreviation first, if the session's
+-- own zone has one of that name: in a session in `UTC+3`, `at time zone 'UTC'` is three hours off.
+-- So whatever names a zone sets the session's to UTC for its own length, which costs a third of a
+-- microsecond; where UTC itself is meant, `at time zone interval '0'` costs nothing.
 
 set role rowcron_owner;
 
@@ -17,6 +22,7 @@ language plpgsql
 stable
 parallel restricted
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   likely text[];
@@ -122,6 +128,7 @@ language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   -- seconds, not intervals: adding an interval that has come to hold days asks the session's zone
@@ -168,6 +175,7 @@ language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   -- of two instants PostgreSQL takes the later, in a gap one after it

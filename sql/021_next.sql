@@ -135,6 +135,7 @@ language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   utc constant boolean := timezone = 'UTC';

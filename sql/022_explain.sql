@@ -117,7 +117,8 @@ begin
   elsif parsed.form = 'after' then
     return rowcron._explain_interval(parsed.step) || ' after the end of the last run';
   elsif parsed.form = 'at' then
-    return 'once, on ' || to_char(coalesce(parsed.at_instant at time zone 'UTC', parsed.at_local),
+    return 'once, on ' || to_char(
+      coalesce(parsed.at_instant at time zone interval '0', parsed.at_local),
       'FMDD FMMonth YYYY" at "HH24:MI' || case
         when date_part('second', parsed.at_local) <> 0 then ':SS' else '' end
       ) || ', ' || case when parsed.at_instant is null then timezone else 'UTC' end;

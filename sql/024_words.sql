@@ -103,7 +103,7 @@ begin
         format('instant "%s" does not exist', spec), fact, example);
   end;
   if part[7] is not null or part[8] is not null then
-    parsed.at_instant := (parsed.at_local at time zone 'UTC') - coalesce(
+    parsed.at_instant := (parsed.at_local at time zone interval '0') - coalesce(
       make_interval(
         hours => (part[8] || part[9])::integer,
         mins => (part[8] || coalesce(part[10], '0'))::integer

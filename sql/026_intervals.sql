@@ -22,6 +22,7 @@ language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   months constant integer := 12 * date_part('year', parsed.step) + date_part('month', parsed.step);

@@ -119,6 +119,7 @@ language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   run_gap constant boolean := coalesce(on_gap = 'run', not parsed.elapsed);

@@ -197,6 +197,7 @@ comment on function rowcron._follow_job() is
 create or replace function rowcron._local_text(at timestamptz, timezone text) returns text
 language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
   select to_char(at at time zone timezone, 'YYYY-MM-DD HH24:MI:SS') || ' ' || timezone
 $$;

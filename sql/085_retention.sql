@@ -57,10 +57,10 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '50ms'
 as $$
 declare
-  today date := (at at time zone 'UTC')::date;
+  today date := (at at time zone interval '0')::date;
   oldest text := 'ledger_'
-    || to_char((at - (rowcron._read_setting('retention') #>> '{}')::interval) at time zone 'UTC',
-      'YYYYMMDD');
+    || to_char((at - (rowcron._read_setting('retention') #>> '{}')::interval)
+      at time zone interval '0', 'YYYYMMDD');
   day date;
   expired text;
 begin
@@ -68,7 +68,8 @@ begin
     select today + a.ahead from generate_series(0, 7) as a (ahead)
     union
     (
-      select distinct (l.finished_at at time zone 'UTC')::date from rowcron.ledger_default as l
+      select distinct (l.finished_at at time zone interval '0')::date
+      from rowcron.ledger_default as l
       order by 1
       limit 8
     )
@@ -134,7 +135,7 @@ begin
   get diagnostics cleared = row_count;
   if cleared < most then
     update rowcron.setting as s
-    set value = to_jsonb(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+    set value = to_jsonb(to_char(at at time zone interval '0', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
     where s.name = 'outputs_cleared_at';
   end if;
   return cleared < most;
@@ -237,7 +238,7 @@ begin
   end loop;
   update rowcron.setting as s
   set value = to_jsonb(to_char((at - case when all_done then interval '0'
-    else interval '1 minute' end) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+    else interval '1 minute' end) at time zone interval '0', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
   where s.name = 'maintained_at';
 end
 $$;

@@ -18,6 +18,7 @@ create or replace function rowcron._dst_effects(
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   second constant interval := interval '1 second';

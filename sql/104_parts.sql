@@ -19,8 +19,8 @@ declare
   rest constant bigint := (extract(epoch from origin) - base) * 1000000;
   first constant bigint := ceil(extract(epoch from lower)) - base;
   last constant bigint := ceil(extract(epoch from upper)) - base;  -- not counted itself
-  first_day constant date := (lower at time zone 'UTC' + behind)::date;
-  days constant integer := (upper at time zone 'UTC' + behind)::date - first_day + 1;
+  first_day constant date := (lower at time zone interval '0' + behind)::date;
+  days constant integer := (upper at time zone interval '0' + behind)::date - first_day + 1;
   -- what leads from those seconds to seconds of the local days
   shift constant bigint := base + extract(epoch from behind)::bigint - (first_day - date '1970-01-01')
     * 86400::bigint;
@@ -96,6 +96,7 @@ create or replace function rowcron._count_parts(
 ) returns table (part integer, n bigint)
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 rows 100
 as $$
 declare

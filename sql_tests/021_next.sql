@@ -1,7 +1,7 @@
 -- The calendar: days, zones, gaps and folds, intervals, backwards and counting.
 
 begin;
-select plan(124);
+select plan(131);
 set local timezone to 'UTC';
 
 create function pg_temp.utc(instant timestamptz) returns text language sql as $$
@@ -141,23 +141,35 @@ select is(
   ('@reboot', '2026-01-01+00', 'UTC', null)
 ) as cases (schedule, upto, zone, expected);
 
--- Results do not depend on the session.
-create temporary table before as
-select schedule, zone, rowcron.next_run(schedule, '2026-03-28 12:34:56+00', zone, '2026-01-01+00') as run
-from (values
-  ('*/5 * * * *'), ('30 2 * * *'), ('0 0 L * *'), ('@every 1 day'), ('@every 1 month 3 hours'),
-  ('@every 90 seconds'), ('@at 2026-12-24 18:00'), ('@after 2 days'), ('0 30 2 29 3 *')
-) as schedules (schedule), (values ('UTC'), ('Europe/Berlin'), ('Pacific/Apia')) as zones (zone);
-set local timezone to 'America/New_York';
+-- Results do not depend on the session; nor on its zone's abbreviations, which 18 looks up first.
+create temporary table moments as
+select timestamptz '2026-03-28 12:34:56+00' as after, timestamptz '2026-01-01+00' as anchor, timestamptz '2026-11-01+00' as upto;
+create function pg_temp.answers() returns table (schedule text, zone text, instants timestamptz[], told text) language sql as $$
+  select
+    schedule, zone,
+    array(select run from rowcron.next_runs(schedule, 3, after, zone, anchor) as run)
+      || rowcron._previous(rowcron._parse(schedule), after, zone, anchor)
+      || array(select e.runs_at from unnest(rowcron._transitions(zone, after, upto)) as t, rowcron._dst_effects(rowcron._parse(schedule), schedule, zone, anchor, null, 'twice', t) as e),
+    concat_ws(' ', rowcron.explain(schedule, zone), rowcron._local_text(after, zone),
+      rowcron._count(rowcron._parse(schedule), after, upto, zone, anchor),
+      (select jsonb_object_agg(p.part, p.n order by p.part) from rowcron._count_parts(rowcron._parse(schedule), after, 3600000000, after, after + interval '24:00:00', zone, anchor, null, null) as p))
+  from moments, (values
+    ('*/5 * * * *'), ('30 2 * * *'), ('0 0 L * *'), ('@every 1 day'), ('@every 1 month 3 hours'),
+    ('@every 90 seconds'), ('@at 2026-12-24 18:00'), ('@at 2026-12-24 18:00Z'), ('@after 2 days'), ('0 30 2 29 3 *')
+  ) as schedules (schedule), (values ('UTC'), ('GMT'), ('Etc/UTC'), ('PRC'), ('Europe/Berlin'), ('Pacific/Apia')) as zones (zone)
+$$;
+create temporary table before as select * from pg_temp.answers();
 set local datestyle to 'German, DMY';
 set local intervalstyle to 'sql_standard';
 set local lc_time to 'C';
-select is_empty(
-  $$select schedule, zone from before
-  where run is distinct from rowcron.next_run(schedule, timestamp '28.03.2026 12:34:56' at time zone 'UTC', zone,
-    timestamp '01.01.2026' at time zone 'UTC')$$,
-  'no setting of the session changes a result'
-);
+create function pg_temp.differing(session text) returns bigint language plpgsql as $$
+begin
+  perform set_config('timezone', session, true);
+  return (select count(*) from pg_temp.answers() as a full join before as b using (schedule, zone) where (a.instants, a.told) is distinct from (b.instants, b.told));
+end
+$$;
+select is(pg_temp.differing(session), 0::bigint, format('a session in %s changes no result', session))
+from unnest('{UTC,America/New_York,UTC+3,GMT+3,CET+5,PRC+8,<ETC/UTC>+3,<EUROPE/BERLIN>+3}'::text[]) as session;
 set local timezone to 'UTC';
 
 -- Zones.

@@ -85,6 +85,23 @@ def test_every_function_pins_its_search_path_and_ends_it_in_pg_temp(
     assert loose == []
 
 
+def test_no_function_names_a_zone_in_a_session_whose_zone_may_redefine_it(
+    db: psycopg.Connection,
+) -> None:
+    """Since 18 the abbreviations of the session's zone come first: `UTC`, in a session in UTC+3."""
+    loose = names(
+        db,
+        """
+        select p.oid::regprocedure::text
+        from pg_proc as p
+        where p.pronamespace::regnamespace::text in {schemas}
+          and p.prosrc ~ 'at time zone(?! interval ''0'')'
+          and not coalesce('TimeZone=UTC' = any (p.proconfig), false)
+        """,
+    )
+    assert loose == []
+
+
 def test_no_function_is_executable_by_strangers(used: psycopg.Connection) -> None:
     used.execute("create role stranger")
     try:

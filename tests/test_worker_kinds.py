@@ -487,6 +487,36 @@ def test_jobs_run_whatever_instants_look_like_in_a_session(jobs: Jobs, start: St
     assert datetime.fromisoformat(due).tzinfo is not None
 
 
+def test_jobs_run_at_their_time_in_a_database_whose_zone_redefines_utc(
+    jobs: Jobs, start: Start, database: Database
+) -> None:
+    """A zone in POSIX's words: its abbreviation is UTC, three hours off."""
+    name = jobs.db.info.dbname
+    jobs.db.execute(f"alter database {name} set timezone = 'UTC+3'".encode())
+    start(*ALL)
+    with psycopg.connect(database.url("alice"), autocommit=True) as owner:
+        for schedule in ("* * * * * *", "@at {}"):
+            owner.execute(
+                "insert into rowcron.job (name, schedule, timezone, command)"
+                " select %s, replace(%s, '{}', to_char("
+                "  (clock_timestamp() + interval '2 s') at time zone interval '0',"
+                """  'YYYY-MM-DD"T"HH24:MI:SS"Z"')), 'GMT',"""
+                " $$select current_setting('rowcron.scheduled_for')$$",
+                (schedule, schedule),
+            )
+
+    def ended() -> list[tuple[bool, bool]]:
+        return jobs.db.execute(
+            "select bool_and(l.outcome = 'succeeded'),"
+            " bool_and((l.result #>> '{first,current_setting}')::timestamptz = l.scheduled_for)"
+            " from rowcron.ledger as l"
+            " where l.scheduled_for between l.started_at - interval '5 s' and l.started_at"
+            " group by l.job"
+        ).fetchall()
+
+    assert wait_until(lambda: len(rows := ended()) == 2 and rows) == [(True, True)] * 2
+
+
 def test_a_job_that_talks_without_end_makes_the_worker_neither_deaf_nor_its_log_long(
     jobs: Jobs, start: Start
 ) -> None:
