@@ -153,15 +153,17 @@ begin
     return;
   end if;
   changes := rowcron._transitions(timezone, lower - interval '24:00:00', upper);
-  behind := (lower at time zone timezone) - (lower at time zone 'UTC');
-  if changes[1] <= lower and once then
+  -- as it was before a change at lower itself, whose gap may move an occurrence there
+  behind := ((lower - interval '1 microsecond') at time zone timezone)
+    - ((lower - interval '1 microsecond') at time zone 'UTC');
+  if changes[1] < lower and once then
     -- the second of a doubled hour: all of it has been
     change := changes[1] - interval '1 second';
     at := greatest(lower, changes[1]
       + ((change at time zone timezone) - (change at time zone 'UTC') - behind));
   end if;
   foreach change in array changes || upper loop
-    continue when change <= lower;
+    continue when change < lower;
     until := least(change, upper);
     return query
     select c.part, c.n

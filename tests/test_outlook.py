@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import psycopg
 
@@ -22,6 +23,7 @@ MOMENTS = [
     datetime(2026, 4, 4, 15, tzinfo=UTC), datetime(2026, 10, 3, 15, 30, tzinfo=UTC),
     datetime(2026, 7, 1, 12, tzinfo=UTC),
 ]  # fmt: skip
+HOUR = timedelta(hours=1)
 COUNTED = """
 select coalesce(jsonb_object_agg(c.part, c.n), '{}') from (
   select p.part, sum(p.n) as n
@@ -74,6 +76,47 @@ def test_parts_count_what_a_list_holds(db: psycopg.Connection) -> None:
         assert counted == listed, values
         full += bool(counted)
     assert full > 250
+
+
+def test_parts_that_begin_where_the_offset_changes_count_what_a_list_holds(
+    db: psycopg.Connection,
+) -> None:
+    """To a microsecond: what a gap moves happens at the very instant."""
+    second = timedelta(seconds=1)
+    begins = [timedelta(0), timedelta(microseconds=-1), timedelta(microseconds=1), -second, second]
+    full = 0
+    zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
+    changes = [(moment, zones[n // 2]) for n, moment in enumerate(MOMENTS[:6])]
+    schedules = ["30 2 * * *", "0,30 1-3 * * *", "*/20 * * * *", "0 */20 * * * *"]
+    policies = product(("run", "skip"), ("once", "twice"))
+    for (moment, zone), schedule, policy, begin in product(changes, schedules, policies, begins):
+        low = moment + begin
+        values = {
+            "schedule": schedule, "zone": zone, "origin": low, "step": 600_000_000, "low": low,
+            "high": low + timedelta(hours=5), "anchor": None, "gap": policy[0], "fold": policy[1],
+        }  # fmt: skip
+        counted = db.execute(COUNTED.encode(), values).fetchone()[0]  # type: ignore[index]
+        listed = db.execute(LISTED.encode(), values).fetchone()[0]  # type: ignore[index]
+        assert counted == listed, values
+        full += bool(counted)
+    assert full > 250
+
+
+def test_an_occurrence_that_a_gap_moves_is_planned(alice: psycopg.Connection) -> None:
+    """Also as the job's next run, with which what is planned begins."""
+    alice.execute(
+        "insert into rowcron.job (name, schedule, timezone, on_gap, command)"
+        " values ('moved', '30 2 * 3 0L', 'Europe/Berlin', 'run', 'x')"
+    )
+    (at,) = alice.execute("select next_run_at from rowcron.jobs where name = 'moved'").fetchone()  # type: ignore[misc]
+    assert at.astimezone(UTC).hour == 1
+    for stretch in (f"'{at}', '{at + timedelta(1)}'", f"'{at - timedelta(1)}', '{at + HOUR}'"):
+        rows = alice.execute(
+            f"select (select count(*) from rowcron.occurrences('moved', {stretch})),"
+            f" (select sum(n) from rowcron.planned({stretch}, 24)),"
+            f" (select sum(n) from rowcron.planned_load({stretch}, 24, 'moved'))".encode()
+        ).fetchall()
+        assert rows == [(1, 1, 1)], stretch
 
 
 def test_a_job_each_second_is_counted_to_the_end_of_the_day(
