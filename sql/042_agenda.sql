@@ -87,6 +87,29 @@ comment on function rowcron._close_books(rowcron.job, timestamptz, text) is
     'a pause passed over one skipped entry, and the high-water mark rises to now. Locks the agenda '
       'row.';
 
+create or replace function rowcron._loses_instant(
+  before rowcron.job, after rowcron.job, meaning rowcron._parsed
+) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- a pause hides the loss until it ends
+  before.enabled := true;
+  after.enabled := true;
+  return (
+    select
+      f.next_at is not null
+      and rowcron._next_in_window(after, meaning, a.high_water, a.runs_fired) is null
+    from rowcron.agenda as a
+    cross join lateral rowcron._next_or_fault(before, a.parsed, a.high_water, a.runs_fired) as f
+    where a.job_id = before.id
+  );
+end
+$$;
+comment on function rowcron._loses_instant(rowcron.job, rowcron.job, rowcron._parsed) is
+  'Whether a job whose books are closed had an occurrence to come before an edit, and none after it.';
+
 create or replace function rowcron._follow_job() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -136,9 +159,11 @@ begin
     ) then
       following := null;  -- counted from the end of that run
     end if;
-    if following is null and (meaning).form = 'at' and new.enabled
-      and (tg_op = 'INSERT' or new.schedule is distinct from old.schedule)
-    then
+    if following is null and (meaning).form = 'at' and (case
+      when tg_op = 'INSERT' or new.schedule is distinct from old.schedule then new.enabled
+      -- of its zone, window or policy: it would never run, and nothing would say so
+      else rowcron._loses_instant(old, new, meaning)
+    end) then
       raise exception using
         errcode = 'RCSCH',
         message = format('schedule "%s" lies in the past or outside of the window', new.schedule),

@@ -1,7 +1,7 @@
 -- The agenda follows the job, and the books are closed before an edit.
 
 begin;
-select plan(81);
+select plan(90);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -263,6 +263,20 @@ select throws_ok($$insert into rowcron.job (name, schedule, timezone, command, e
 select lives_ok($$insert into rowcron.job (name, schedule, timezone, command, on_gap) values ('never', '0 30 2 * 3 sunL', 'Europe/Berlin', 'select 1', 'run')$$, 'not one that is moved');
 select throws_ok($$insert into rowcron.job (name, command, keep) values ('kept', 'select 1', '10000 years')$$, 'RCLIM', 'keep "10000 years" is out of range', 'nothing is kept beyond what instants can tell');
 select throws_ok($$insert into rowcron.job (name, command, missed_grace) values ('kept', 'select 1', '10000 years')$$, 'RCLIM', 'missed_grace "10000 years" is out of range', 'nor missed for so long');
+insert into rowcron.job (name, schedule, timezone, command)
+select n, to_char(clock_timestamp() at time zone 'America/New_York' + interval '2 hours', '"@at "YYYY-MM-DD HH24:MI:SS'), 'America/New_York', 'select 1'
+from unnest('{moved,asleep}'::text[]) as n;
+insert into rowcron.job (name, schedule, timezone, command) values ('in a gap', '@at 2040-03-25 02:30', 'Europe/Berlin', 'select 1');
+select throws_ok(format('update rowcron.job set %s where name = %L', edit, name), 'RCSCH', null, 'an edit after which an instant would never come is refused: ' || edit)
+from (values
+  ('moved', $$timezone = 'Asia/Tokyo'$$), ('moved', $$starts_at = clock_timestamp() + '1 day'$$), ('moved', $$ends_at = clock_timestamp() + '1 hour'$$),
+  ('moved', $$timezone = 'Asia/Tokyo', enabled = false$$), ('in a gap', $$on_gap = 'skip'$$)
+) as edits (name, edit);
+select throws_like($$update rowcron.job set timezone = 'Asia/Tokyo' where name = 'moved'$$, 'schedule "@at %" lies in the past or outside of the window', 'with the words of an insert');
+select lives_ok($$update rowcron.job set timezone = 'America/Los_Angeles' where name = 'moved'$$, 'one that puts it off is not');
+update rowcron.job set enabled = false where name = 'asleep';
+select throws_ok($$update rowcron.job set timezone = 'Asia/Tokyo' where name = 'asleep'$$, 'RCSCH', null, 'nor is it lost in a pause');
+select lives_ok($$update rowcron.job set schedule = '@daily', timezone = 'Asia/Tokyo' where name = 'asleep'$$, 'unless another schedule is named');
 insert into rowcron.job (name, command, args) values ('nulls', 'select 1', '{"x": null, "y": [1, null]}');
 select is((select c.new_values from rowcron.change as c where c.job = 'nulls') -> 'args', '{"x": null, "y": [1, null]}', 'nulls in args are recorded as they are');
 select rowcron.unschedule('nulls');

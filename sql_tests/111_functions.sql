@@ -91,6 +91,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_look_each(timestamp with time zone)', 'invoker', 's', ''),
   ('_look_after(uuid,timestamp with time zone)', 'invoker', 's', ''),
   ('_look_for_ended(timestamp with time zone)', 'invoker', 'v', ''),
+  ('_loses_instant(rowcron.job,rowcron.job,rowcron._parsed)', 'invoker', 's', ''),
   ('_maintain(timestamp with time zone)', 'invoker', 'v', ''),
   ('_maintain_partitions(timestamp with time zone)', 'invoker', 'v', ''),
   ('_make_partition(date)', 'invoker', 'v', ''),
