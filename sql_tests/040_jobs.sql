@@ -1,7 +1,7 @@
 -- What a job may be: each rule with what it allows and what it refuses.
 
 begin;
-select plan(186);
+select plan(200);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -285,6 +285,37 @@ set local role tap_ann;
 select throws_ok($$insert into rowcron.job (name, command, ends_at) values ('old', 'select 1', '4714-11-24 00:00:00+00 BC')$$, 'RCLIM', null, 'no job has ended before the year 1');
 select throws_ok($$insert into rowcron.job (name, command, starts_at) values ('old', 'select 1', '0001-12-31 00:00:00+00 BC')$$, 'RCLIM', null, 'none begins then');
 select lives_ok($$insert into rowcron.job (name, command, ends_at) values ('endless', 'select 1', 'infinity')$$, 'it may never end');
+
+-- numbers
+set local role tap_bob;
+insert into rowcron.job (name, command) values ('gone', 'select 1');
+select set_config('tap.gone', (select j.id from rowcron.job as j where j.name = 'gone')::text, true);
+delete from rowcron.job where name = 'gone';
+set local role tap_ann;
+insert into rowcron.job (name, command) values ('latest', 'select 1');
+select set_config('tap.latest', (select j.id from rowcron.job as j where j.name = 'latest')::text, true);
+select throws_ok(format($$insert into rowcron.job (id, name, command) overriding system value values (%s, 'n', 'select 1')$$, w.wanted),
+  'RCOWN', format('id %s of job "n" cannot be chosen', w.wanted), format('nobody takes %s', w.what))
+from (values
+  (current_setting('tap.latest')::bigint + 1, 'the next number'), (current_setting('tap.latest')::bigint + 1000, 'a later one'),
+  (current_setting('tap.gone')::bigint, 'that of another''s job that is gone'), (-5, 'a negative one'), (9223372036854775807, 'the last')
+) as w (wanted, what);
+discard sequences;
+select throws_ok($$insert into rowcron.job (id, name, command) overriding system value values (7, 'n', 'select 1')$$,
+  'RCOWN', null, 'nor before the session has drawn any');
+select matches((public.tap_try($$insert into rowcron.job (id, name, command) overriding system value values (7, 'n', 'select 1')$$)).hint,
+  '^Leave out the column id', 'and is told what to write');
+select throws_ok(format($$insert into rowcron.job (name, command) values ('latest', 'select 2')
+  on conflict (owner, name) do update set id = default$$), 'RCOWN', null, 'no number is changed on conflict');
+select lives_ok($$insert into rowcron.job (id, name, command) values (default, 'by default', 'select 1')$$, 'DEFAULT may be written');
+select lives_ok($$insert into rowcron.job overriding user value select * from rowcron.job where name = 'by default'
+  on conflict (owner, name) do nothing$$, 'and OVERRIDING USER VALUE');
+select lives_ok($$insert into rowcron.job (name, command) select 'many ' || i, 'select 1' from generate_series(1, 3) as i order by i desc$$,
+  'many at once are numbered');
+select lives_ok($$insert into rowcron.job (id, name, command) values (default, 'two', 'select 1'), (default, 'of them', 'select 1')$$, 'also as values');
+select lives_ok($$merge into rowcron.job as j using (values ('merged')) as v (name) on j.name = v.name
+  when not matched then insert (name, command) values (v.name, 'select 1')$$, 'and by MERGE');
+select is((select count(distinct j.id) from rowcron.job as j where j.name ~ '^(many .|two|of them|merged)$'), 6::bigint, 'each has its own');
 reset role;
 select * from finish();
 rollback;

@@ -84,6 +84,28 @@ def test_a_single_role_installs_schedules_and_runs(alone: str, tmp_path: Path) -
     assert row == (0,), "strangers may execute nothing"
 
 
+def test_a_single_role_chooses_no_job_s_number_either(alone: str) -> None:
+    """The table is its own, so that no grant would keep it from that."""
+    install(alone, single_role=True)
+    insert = "insert into rowcron.job (id, name, command) overriding system value values"
+    with psycopg.connect(alone, autocommit=True) as me:
+        me.execute("insert into rowcron.job (name, command) values ('first', 'select 1')")
+        with pytest.raises(psycopg.Error) as refused:
+            me.execute(insert.encode() + b" (1000000, 'chosen', 'select 1')")
+        assert refused.value.sqlstate == "RCOWN"
+        with (
+            pytest.raises(psycopg.Error) as refused,
+            me.cursor().copy("copy rowcron.job (id, name, command) from stdin") as copy,
+        ):
+            copy.write_row((1000000, "chosen", "select 1"))
+        assert refused.value.sqlstate == "RCOWN"
+        with me.cursor().copy("copy rowcron.job (name, command) from stdin") as copy:
+            for name in ("second", "third"):
+                copy.write_row((name, "select 1"))
+        names = me.execute("select name from rowcron.job order by id").fetchall()
+    assert names == [("first",), ("second",), ("third",)]
+
+
 def test_the_roles_take_over_when_they_can_be_had(
     alone: str, server: TestServer, empty_database: Database, tmp_path: Path
 ) -> None:
