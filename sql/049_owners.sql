@@ -110,8 +110,8 @@ begin
   if heir is not null and rowcron._may_become(current_user, heir)
     and wanted.kind = 'sql' and pg_has_role(heir, 'rowcron_user', 'usage')
   then
-    -- its executor can be made in its own name alone
-    perform set_config('role', heir::text, true);
+    -- its executor can be made in its own name alone; the setting takes a name as it is, unquoted
+    perform set_config('role', (select r.rolname from pg_roles as r where r.oid = heir), true);
     perform rowcron.enrol();
     perform set_config('role', before, true);
   end if;

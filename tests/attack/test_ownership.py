@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from attack.conftest import Attack, Connect
 from test_execute import Hands, add, only
@@ -20,6 +21,7 @@ FORGED = {
     " (owner, name) do update set command = 'evil'": "RCOWN",
     "update rowcron.job set owner = 'bob'": "RCOWN",
     "update rowcron.job set id = default": "RCOWN",
+    "insert into rowcron.job (id, name, command) overriding system value values (-1, 'f', 'x')": "RCOWN",
     "set rowcron.handing_over = '1 bob'; update rowcron.job set owner = 'bob'": "RCOWN",
     "merge into rowcron.job as j using (values (1)) as v on true"
     " when matched then update set owner = 'bob'": "RCOWN",
@@ -195,6 +197,23 @@ def test_a_job_is_handed_over_by_a_member_of_both_alone(
     finally:
         db.execute("drop owned by team")
         db.execute("drop role team")
+
+
+@pytest.mark.parametrize("heir", ["My-Role", 'odd "name"'])
+def test_an_heir_s_name_may_hold_anything(
+    db: psycopg.Connection, alice: psycopg.Connection, hands: Hands, heir: str
+) -> None:
+    role = sql.Identifier(heir)
+    db.execute(sql.SQL("drop role if exists {0}; create role {0}").format(role))
+    db.execute(sql.SQL("grant rowcron_user to {0}; grant {0} to alice").format(role))
+    try:
+        add(alice, "job", "select current_user::text as who")
+        alice.execute("select rowcron.hand_over('job', %s)", (heir,))
+        assert only(alice, "select current_setting('role')") == "none"
+        (claimed,) = hands.claim()
+        assert hands.execute(claimed)["result"] == {"who": heir}
+    finally:
+        db.execute(sql.SQL("drop owned by {0}; drop role {0}").format(role))
 
 
 def test_a_job_is_told_as_it_was(alice: psycopg.Connection, bob: psycopg.Connection) -> None:
