@@ -6,6 +6,8 @@
 -- such as statement_timeout: the job's timeout holds); the search_path is the owner's, else
 -- "$user", public, always followed by pg_temp; its context is in settings rowcron.run_id, attempt,
 -- scheduled_for and args, and its args are $1 wherever a statement takes a parameter.
+-- Its transaction was begun by the worker, READ COMMITTED: an owner's default_transaction_isolation
+-- comes too late for it, and so would the job's own SET TRANSACTION.
 
 set role rowcron_owner;
 
