@@ -326,6 +326,14 @@ def test_install_prints_its_sql_without_a_database() -> None:
     assert done.stdout.rstrip().endswith("commit;")
 
 
+def test_psql_connects_as_whom_the_person_names(database: Database) -> None:
+    ask = ("-XAtc", "select current_user")
+    url = database.url("alice")
+    for named in (("-U", "bob"), ("--", "--username=bob"), ("--", "-Ubob")):
+        done = rowcron("psql", "--database-url", url, *named, *ask)
+        assert (done.stdout.strip(), done.stderr) == ("bob", "")
+
+
 @pytest.mark.once
 def test_psql_hides_the_password_from_the_process_list(tmp_path: Path) -> None:
     fake = tmp_path / "psql"
@@ -338,6 +346,7 @@ def test_psql_hides_the_password_from_the_process_list(tmp_path: Path) -> None:
     assert "s3cr3t" not in " ".join(arguments)
     assert arguments[-2:] == ["-c", "x"]
     assert "host=db.example.org" in arguments[1]
+    assert arguments[2:4] == ["--username", "alice"]
 
 
 # Jobs

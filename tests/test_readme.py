@@ -79,13 +79,13 @@ class Clone:
         assert done.returncode == 0, (text, done.stderr)
         return done.stdout
 
-    def shell(self, line: str) -> str:
+    def shell(self, line: str, given: str = "") -> str:
         environment = self.environment | {
             "PATH": f"{self.tree / '.venv/bin'}:{self.environment['PATH']}"
         }
         done = subprocess.run(
-            line, shell=True, cwd=self.tree, env=environment, capture_output=True, text=True,
-            check=False,
+            line, shell=True, cwd=self.tree, env=environment, input=given, capture_output=True,
+            text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         return done.stdout
@@ -124,6 +124,16 @@ def test_every_statement_and_command_works_as_written(clone: Clone) -> None:
         assert clone.shell(line).strip(), line
     (handler,) = blocks("python")
     compile(handler, "tasks.py", "exec")
+
+
+def test_the_installer_grants_as_the_readme_says(clone: Clone) -> None:
+    grants = re.search(
+        r"`(select rowcron\.grant_secret[^`]*)` by the installer \(`(rowcron psql [^`]*)`", README
+    )
+    assert grants is not None
+    me = clone.sql("copy (select current_user) to stdout").strip()
+    clone.shell(f"{grants[2]} -v ON_ERROR_STOP=1", grants[1].replace("alice", me) + ";")
+    assert me in clone.sql("select grantee from rowcron.secret_grant where secret = 'TOKEN'")
 
 
 def test_each_column_that_the_readme_lists_exists(clone: Clone) -> None:

@@ -22,8 +22,8 @@ from rowcron.target import Named, find
 def psql(named: Named, arguments: tuple[str, ...]) -> None:
     """Open psql on the database.
 
-    The system's psql, or the one that comes with the embedded server. A password in the URL does
-    not show in the process list.
+    The system's psql, or the one that comes with the embedded server; -U names another role. A
+    password in the URL does not show in the process list.
     """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -38,10 +38,11 @@ def psql(named: Named, arguments: tuple[str, ...]) -> None:
     environment = dict(os.environ)
     if password := parts.pop("password", None):
         environment["PGPASSWORD"] = str(password)
-    conninfo = make_conninfo("", **parts)
-    os.execve(
-        program, [program, *(["--dbname", conninfo] if conninfo else []), *arguments], environment
-    )
+    # apart from --dbname, which would win over the person's own -U, as a service does over PGUSER
+    user = parts.pop("user", None)
+    options = ["--dbname", conninfo] if (conninfo := make_conninfo("", **parts)) else []
+    options += ["--username", str(user)] if user else []
+    os.execve(program, [program, *options, *arguments], environment)
 
 
 def bundled() -> str | None:
