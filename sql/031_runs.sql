@@ -125,7 +125,7 @@ comment on column rowcron.run.limited is
 comment on column rowcron.run.retry_of is 'The run that this one repeats.';
 comment on column rowcron.run.key is 'The key under which it was enqueued.';
 comment on column rowcron.run.key_expires_at is 'Until when the same key of the same job returns '
-  'this run.';
+  'this run. Left out with a key: a day from then on.';
 comment on column rowcron.run.created_at is 'When it came to be.';
 comment on column rowcron.run.args is 'Arguments that replace the job''s. Null: the job''s.';
 

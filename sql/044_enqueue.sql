@@ -73,6 +73,8 @@ declare
   began constant timestamptz := clock_timestamp();
   waited interval;
 begin
+  -- who inserts by hand may leave it out; as the default of enqueue's key_ttl
+  new.key_expires_at := coalesce(new.key_expires_at, began + interval '1 day');
   insert into rowcron.key as k (job_id, key, run_id, expires_at)
   values (new.job_id, new.key, new.id, new.key_expires_at)
   on conflict (job_id, key) do update
@@ -91,8 +93,8 @@ begin
 end
 $$;
 comment on function rowcron._take_key() is
-  'Trigger: a run with a key is inserted only if the key is free or expired. Waits for whoever is '
-    'taking the same key.';
+  'Trigger: a run with a key is inserted only if the key is free or expired; the key is its own for '
+    'a day, unless key_expires_at says until when. Waits for whoever is taking the same key.';
 
 -- Row security judges a row only after its BEFORE triggers: without this a stranger to the job could
 -- tell by a10_take_key whether a key is taken, or wait for whoever is taking it.

@@ -1,7 +1,7 @@
 -- Runs on demand, and keys.
 
 begin;
-select plan(46);
+select plan(49);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -103,6 +103,11 @@ select throws_ok(replace(public.tap_by_hand('mine', '', ''), '''ready''', '''run
 select throws_ok($$update rowcron.run set due_at = now()$$, '42501', null, 'runs are not changed by hand');
 select throws_ok($$delete from rowcron.run$$, '42501', null, 'nor deleted');
 select lives_ok(replace(public.tap_by_hand('mine', '', ''), '''sql''', '''shell'''), 'a run may be written for another kind than its job''s');
+select lives_ok(public.tap_by_hand('mine', ', key', ', ''by hand'''), 'a key needs no end');
+select is(rowcron.enqueue('mine', key => 'by hand'), (select r.id from rowcron.run as r where r.key = 'by hand'), 'enqueue finds the run');
+select is((select r.key_expires_at from rowcron.run as r where r.key = 'by hand'), (select k.expires_at from rowcron.key as k where k.key = 'by hand'
+  and k.expires_at between clock_timestamp() + interval '23:59' and clock_timestamp() + interval '24:01'), 'for a day, as by default there');
+select rowcron.cancel((select r.id from rowcron.run as r where r.key = 'by hand'));
 reset role;
 select is((select count(*) from rowcron.key as k where k.key = 'invoice-9'), 0::bigint, 'the key is free');
 create temporary table claimed as select c.job, c.kind from rowcron._claim(gen_random_uuid(), 100, '{default}', '{sql,shell}', null, clock_timestamp()) as c;
