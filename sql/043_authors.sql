@@ -37,6 +37,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   wanted rowcron.job;
+  acts_as regrole;
 begin
   owner := coalesce(owner, current_user);
   -- as a convenience 'owner.name'; names hold no dot
@@ -44,17 +45,21 @@ begin
     owner := left(name, length(name) - strpos(reverse(name), '.'));
     name := right(name, strpos(reverse(name), '.') - 1);
   end if;
+  acts_as := rowcron._role_named(owner);
   select j.* into wanted
   from rowcron.job as j
-  where j.name = _job_named.name
-    and j.owner = rowcron._role_named(_job_named.owner);
+  where j.name = _job_named.name and j.owner = acts_as;
   if wanted.id is null then
     raise exception using
       errcode = 'RCNOJ',
       message = case when name is null then 'a job''s name must be given'
         else format('there is no job "%s"', name) end,
       detail = format('"%s" sees no such job of "%s".', current_user, owner),
-      hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
+      -- a member of the owner has its rights, yet only as the owner does it see what it owns
+      hint = case when acts_as <> quote_ident(current_user)::regrole
+          and row_security_active('rowcron.job') and pg_has_role(current_user, acts_as, 'member')
+        then format('set role %s;', acts_as)
+        else 'select owner, name from rowcron.job; shows the jobs that you can see.' end;
   end if;
   return wanted;
 end

@@ -1,7 +1,7 @@
 -- schedule, unschedule, pause, resume: with the caller's own rights.
 
 begin;
-select plan(56);
+select plan(61);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -85,6 +85,19 @@ from others as o;
 select is((public.tap_try(format('select ' || o.call, 'a', 'no such role'))).state, 'RCNOJ', o.call || ': so is nobody''s') from others as o;
 select results_eq($$select (t).message, (t).hint from public.tap_try('select rowcron.pause(''nowhere'')') as t$$,
   $$values ('there is no job "nowhere"', 'select owner, name from rowcron.job; shows the jobs that you can see.')$$, 'it says where to look');
+reset role;
+create role tap_app;
+grant rowcron_user, tap_ann, "tap Odd.Name" to tap_app;
+set local role tap_app;
+select is((public.tap_try($$select rowcron.enqueue('a', owner => 'tap_ann')$$)).hint, 'set role tap_ann;', 'who may act as the owner is told to');
+select is((public.tap_try($$select rowcron.enqueue('tap Odd.Name.a')$$)).hint, 'set role "tap Odd.Name";', 'in words to paste');
+select is((public.tap_try($$select rowcron.enqueue('a', owner => 'tap_bob')$$)).hint, 'select owner, name from rowcron.job; shows the jobs that you can see.',
+  'not if it may not');
+select is((public.tap_try($$select rowcron.enqueue('a')$$)).hint, 'select owner, name from rowcron.job; shows the jobs that you can see.', 'nor about its own');
+reset role;
+select is((public.tap_try($$select rowcron.enqueue('nowhere', owner => 'tap_ann')$$)).hint, 'select owner, name from rowcron.job; shows the jobs that you can see.',
+  'nor if it sees all');
+set local role tap_bob;
 select throws_ok($$select rowcron.pause(null)$$, 'RCNOJ', 'a job''s name must be given', 'a name must be given');
 set local role "tap Odd.Name";
 select rowcron.schedule('odd', '0 3 * * *', 'select 1');
