@@ -102,7 +102,8 @@ comment on column rowcron.job.max_runs is 'After so many scheduled runs the sche
   'Null: no end.';
 comment on column rowcron.job.queue is 'The label by which workers choose what they serve.';
 comment on column rowcron.job.priority is 'Higher first among runs that are due.';
-comment on column rowcron.job.enabled is 'False: paused. Nothing is fired, ready runs stand still.';
+comment on column rowcron.job.enabled is 'False: paused. Nothing is fired, and runs that were '
+  'there stand still; what is enqueued from now on runs.';
 comment on column rowcron.job.timeout is 'An attempt that takes longer is stopped and has failed.';
 comment on column rowcron.job.max_attempts is 'So many attempts may fail before the run has '
   'failed.';

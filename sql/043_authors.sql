@@ -199,8 +199,9 @@ as $$
   select rowcron._set_enabled(name, owner, false)
 $$;
 comment on function rowcron.pause(text, text) is
-  'Pauses a job: it is never due, and its runs that are ready stand still. Returns the id. Raises '
-    'RCNOJ, RCOWN.';
+  'Pauses a job: it is never due, and its runs that are there stand still. What is enqueued from now '
+    'on runs all the same: to stop that too, hold(), remove the workers of its queue, or revoke the '
+    'right to enqueue. Returns the id. Raises RCNOJ, RCOWN.';
 
 create or replace function rowcron.resume(name text, owner text default current_user) returns bigint
 language sql

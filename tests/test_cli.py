@@ -377,7 +377,11 @@ def test_a_job_is_added_shown_edited_paused_and_removed(run: Run) -> None:
     job = json.loads(run("job", "show", "nightly", "--json").stdout)
     assert (job["max_running"], job["description"], job["timeout"]) == (None, None, "00:05:00")
     run("job", "edit", "nightly", "--name", "weekly", "--schedule", "@weekly")
-    assert run("job", "pause", "weekly").stdout == "paused weekly\n"
+    paused = run("job", "pause", "weekly").stdout
+    assert paused.splitlines() == [
+        "paused weekly",
+        "what is enqueued from now on still runs; to stop everything: rowcron hold REASON",
+    ]
     listed = json.loads(run("job", "list", "--paused", "--json").stdout)
     assert [(job["name"], job["schedule"]) for job in listed] == [("weekly", "@weekly")]
     assert run("job", "resume", "weekly").stdout == "resumed weekly\n"
@@ -431,7 +435,7 @@ def test_a_name_with_quotes_and_emoji_works_everywhere(run: Run) -> None:
     name = """it's a "job" 🎉"""
     run("job", "add", name, "@daily", "select 1")
     assert name in run("job", "list").stdout
-    assert run("job", "pause", name).stdout == f"paused {name}\n"
+    assert run("job", "pause", name).stdout.startswith(f"paused {name}\n")
     assert name in run("job", "show", name).stdout
     run("why", name)
 

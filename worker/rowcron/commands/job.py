@@ -96,8 +96,13 @@ def _each(named: Named, names: tuple[str, ...], function: str, done: str) -> Non
 @job_argument("names", nargs=-1, required=True)
 @with_database
 def pause(named: Named, names: tuple[str, ...]) -> None:
-    """Pause jobs: nothing is fired, ready runs stand still, running ones go on."""
+    """Pause jobs: nothing is fired, runs that are there stand still, running ones go on.
+
+    What is enqueued from now on, or by `rowcron job run`, runs all the same. To stop that too:
+    `rowcron hold` (everything), or stop the workers of its queue, or revoke the right to enqueue.
+    """
     _each(named, names, "pause", "paused")
+    click.echo("what is enqueued from now on still runs; to stop everything: rowcron hold REASON")
 
 
 @command("resume", "rowcron job resume hello")

@@ -183,7 +183,10 @@ async def list_changes(
 
 @router.post("/{job}/pause", response_model=Job, responses=documented(404, 409))
 async def pause_job(who: Who, job: JobId) -> Response:
-    """Pause a job: nothing is fired, ready runs stand still, what runs goes on."""
+    """Pause a job: nothing is fired, runs that are there stand still, what runs goes on.
+
+    What is enqueued from now on runs all the same.
+    """
     return await _call(who, job, "select rowcron.pause(%s, %s)")
 
 
