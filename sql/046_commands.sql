@@ -44,8 +44,9 @@ begin
           errcode = 'RCCON',
           message = format('"%s" may not use the connection "%s"', job.owner, job.connection),
           detail = 'A job with a connection runs as whoever that connection logs in as.',
-          hint = format('As an administrator: select rowcron.grant_connection(%L, %L);',
-            job.connection, job.owner);
+          hint = format('As an administrator: select rowcron.grant_connection(%L, %L); workers know '
+            'it by ROWCRON_CONNECTION_%s=URL in their environment.',
+            job.connection, job.owner, upper(job.connection));
       end if;
     elsif bare ~* (E'^(vacuum|create\\s+(unique\\s+)?index\\s+concurrently|drop\\s+index\\s+concurrently'
       || E'|reindex\\s+(\\([^)]*\\)\\s*)?(index|table|schema|database|system)\\s+concurrently|alter\\s+system'
@@ -56,8 +57,9 @@ begin
         message = format('"%s" cannot run inside a job''s transaction',
           left(split_part(bare, E'\n', 1), 60)),
         detail = 'A SQL job is one transaction: its effect and its record commit together.',
-        hint = 'Name a connection of the worker''s configuration in the column connection to run '
-          'it outside of one.';
+        hint = format('Name a connection, for example connection => ''maintenance'', to run it outside '
+          'of one. As an administrator: select rowcron.grant_connection(''maintenance'', %L); workers '
+          'know it by ROWCRON_CONNECTION_MAINTENANCE=URL in their environment.', job.owner);
     end if;
   elsif job.kind = 'http' then
     if job.command !~* E'^\\s*([A-Z]+\\s+)?https?://[^\\s/?#]+\\S*\\s*(\\r?\\n|$)' then

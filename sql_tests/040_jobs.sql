@@ -206,10 +206,10 @@ insert into words (statement, state, message, hint) values
   (public.tap_insert('kind', 'null'), 'RCKND', 'kind must be given', 'Leave it out for sql. A further kind is added to the setting "kinds".'),
   (public.tap_insert('queue', ''''''), 'RCNAM', 'queue "" is not valid', 'For example ''default'' or ''mail''.'),
   (public.tap_insert('owner', '''tap_bob'''), 'RCOWN', null, 'Leave out the column owner, or first: set role tap_bob;'),
-  (public.tap_insert('connection', '''admin'''), 'RCCON', '"tap_ann" may not use the connection "admin"', 'As an administrator: select rowcron.grant_connection(''admin'', ''tap_ann'');'),
+  (public.tap_insert('connection', '''admin'''), 'RCCON', '"tap_ann" may not use the connection "admin"', 'As an administrator: select rowcron.grant_connection(''admin'', ''tap_ann''); workers know it by ROWCRON_CONNECTION_ADMIN=URL in their environment.'),
   ('insert into rowcron.job (name, schedule, command) values (''a.b'', ''* * * * *'', ''select 1'')', 'RCNAM', 'name "a.b" is not valid', 'For example ''close-the-books''.'),
   ('insert into rowcron.job (name, schedule, command) values (''v'', ''* * * * *'', ''vacuum t'')', 'RCCMD', '"vacuum t" cannot run inside a job''s transaction',
-    'Name a connection of the worker''s configuration in the column connection to run it outside of one.');
+    'Name a connection, for example connection => ''maintenance'', to run it outside of one. As an administrator: select rowcron.grant_connection(''maintenance'', ''tap_ann''); workers know it by ROWCRON_CONNECTION_MAINTENANCE=URL in their environment.');
 select is((t.r).state, w.state, w.message || ': SQLSTATE') from words as w, lateral (select public.tap_try(w.statement) as r) as t;
 select is((t.r).message, coalesce(w.message, (t.r).message), w.state || ': message') from words as w, lateral (select public.tap_try(w.statement) as r) as t;
 select is((t.r).hint, w.hint, w.state || ': hint') from words as w, lateral (select public.tap_try(w.statement) as r) as t;

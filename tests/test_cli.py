@@ -196,6 +196,13 @@ def test_options_of_a_worker_win_over_the_environment(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.once
+def test_a_workers_help_tells_how_a_job_gets_a_connection() -> None:
+    said = rowcron("worker", "--help").stdout
+    assert "ROWCRON_CONNECTION_MAINTENANCE=URL" in said
+    assert "rowcron.grant_connection('maintenance', 'alice')" in " ".join(said.split())
+
+
+@pytest.mark.once
 def test_a_bad_option_of_a_worker_is_told_without_traceback() -> None:
     done = rowcron("worker", "--poll", "soon", "--database-url", "dbname=x")
     assert done.returncode == 1

@@ -19,6 +19,12 @@ def worker(named: Named, **options: Any) -> None:
 
     Its login needs the role rowcron_worker and nothing else. SIGINT or SIGTERM once: it claims no
     more and lets runs end, as long as --grace; twice: it stops at once. Start as many as you like.
+
+    ROWCRON_CONNECTION_MAINTENANCE=URL in its environment is where SQL jobs with the connection
+    `maintenance` run, outside of a transaction and in any database: VACUUM, CREATE INDEX
+    CONCURRENTLY. A role's jobs may name it after, as whoever installed rowcron,
+    `select rowcron.grant_connection('maintenance', 'alice')`. Likewise ROWCRON_SECRET_TOKEN is what
+    ${secret:TOKEN} stands for, and `rowcron.grant_secret` who may name it.
     """
     target = find(named)
     settings = worker_settings(options, target.conninfo)
