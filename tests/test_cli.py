@@ -181,7 +181,7 @@ def test_help_imports_neither_a_driver_nor_the_commands() -> None:
 
 @pytest.mark.once
 def test_every_option_of_a_worker_is_a_setting_and_a_variable() -> None:
-    fields = {field for _, field, _, _ in OPTIONS} | {"log_json"}
+    fields = {field for _, field, _, _ in OPTIONS} | {"log_json", "until_idle"}
     assert fields == WorkerSettings.model_fields.keys() - {"database_url", "connections", "secrets"}
 
 

@@ -134,6 +134,14 @@ def insert(run: Run, connection: psycopg.Connection[Any], n: int = 1, then: str 
 
 
 @handler
+def enqueue_more(run: Run, connection: psycopg.Connection[Any], left: int) -> None:
+    """Ask for another of its kind, until none is left to ask for."""
+    if left:
+        query = "select rowcron.enqueue(%s, jsonb_build_object('left', %s::integer))"
+        connection.execute(query, (run.job, left - 1))
+
+
+@handler
 async def insert_async(
     run: Run, connection: psycopg.AsyncConnection[Any], n: int = 1, then: str = ""
 ) -> None:

@@ -101,6 +101,7 @@ class WorkerSettings(BaseModel):
     lease: Seconds = Field(10.0, ge=1, le=86_400, description="silent for longer: claims are lost")
     poll: Seconds = Field(5.0, ge=0.01, le=3_600, description="the longest sleep")
     grace: Seconds = Field(20.0, ge=0, le=86_400, description="time to finish when asked to stop")
+    until_idle: bool = Field(False, description="end once nothing is left to do now")
     kill_grace: Seconds = Field(
         5.0, ge=0, le=3_600, description="between asking a run and killing it"
     )

@@ -49,6 +49,7 @@ class Turns:
         self._early = False  # woken before the instant for which the next claim is
         self._came_early = False  # in vain: to the next instant it comes when it is there
         self._told = False  # of something that was not asked about yet
+        self._done_before: int | None = None  # what had ended by the last claim, if none ran
 
     async def work(self) -> None:
         """Take turns; a database that is away is waited for."""
@@ -71,6 +72,7 @@ class Turns:
     async def _turn(self) -> None:
         self._told |= bool(self.alarm.events & Event.NOTIFIED)
         self.alarm.clear()
+        self._done_before = None if self._holds() else self.running.ended
         free = self.claims.free()
         rooms = self.running.rooms()
         taking = [kind for kind, room in rooms.items() if room > 0]
@@ -137,9 +139,15 @@ class Turns:
         Who is told that a few runs are ready takes them, and mostly sleeps on for a while.
         """
         light, longest = LIGHT
+        idle = False
         while not self.stopping:
             await self.standing.retire()
             beat = await self._ask(asleep=True, full=full)
+            was_idle, idle = idle, self.settings.until_idle and not full and self._is_idle(beat)
+            if idle and (was_idle or beat.look_after is None):
+                self.standing.log.event("idle", "stopping, nothing is left to do now")
+                self.stopping = "drain"
+                return
             pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
             if beat.wake_after is None or beat.wake_after > 0:
                 self.claims.in_vain = 0
@@ -157,9 +165,10 @@ class Turns:
                         return
                     # others hold what there is: soon again, then later
                     pause = min(0.001 * 2 ** min(self.claims.in_vain, 10), FIRE_PAUSE)
-            if not beat.settled and light < pause:
+            if not (beat.settled or idle) and light < pause:
                 pause, due, light = light, False, min(light * 2, longest)
             soon = due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP
+            soon |= self.settings.until_idle
             until = self._loop.time() + pause
             while True:
                 events = await self._wait(until, full)
@@ -184,6 +193,19 @@ class Turns:
             if events and soon:
                 return  # a run has ended, for which others may have waited
             self.alarm.clear(Event.FINISHED | Event.AGAIN)
+
+    def _holds(self) -> bool:
+        """Whether anything is claimed whose end the database does not have."""
+        return any(member.held for member in self.standing.members)
+
+    def _is_idle(self, beat: Beat) -> bool:
+        """Whether nothing is left to do now, as far as the database looked.
+
+        The last claim must have come after the last run's end, which may have let others start. And
+        with `look_after` it did not look at everything: who asks again after that time knows.
+        """
+        nothing_due = beat.wake_after is None or beat.wake_after > 0
+        return nothing_due and self._done_before == self.running.ended and not self._holds()
 
     async def _wait(self, until: float, full: list[str]) -> int:
         """Wait for an event; more room is one only for a kind that had none."""

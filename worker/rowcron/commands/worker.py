@@ -13,6 +13,14 @@ from rowcron.target import Named, find
 
 @command("worker", "rowcron worker --queue mail --kind sql,http --concurrency 50")
 @worker_options
+@click.option(
+    "--until-idle",
+    is_flag=True,
+    default=None,
+    help="End, with 0, once nothing is ready, due or running here; what waits for later does not"
+    " count. For tests and one-off drains.  [env var: ROWCRON_UNTIL_IDLE]",
+    allow_from_autoenv=False,
+)
 @with_database
 def worker(named: Named, **options: Any) -> None:
     """Execute jobs as they fall due.
