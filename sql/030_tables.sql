@@ -124,9 +124,11 @@ comment on column rowcron.job.on_overlap is
     'beside it.';
 comment on column rowcron.job.max_running is 'So many runs of any origin may run at a time; the '
   'surplus waits. Null: no limit.';
-comment on column rowcron.job.on_lost is 'What to do when the worker of a run dies: retry it, or '
-  'fail it as lost.';
-comment on column rowcron.job.max_lost is 'A run that loses its worker so many times is lost.';
+comment on column rowcron.job.on_lost is
+  'What to do when the worker of a run dies, or stops before its end: retry it, or fail it as lost. '
+    'A SQL job that stops with its worker is rolled back and runs later either way.';
+comment on column rowcron.job.max_lost is
+  'A run that loses its worker so many times is lost; a worker that was told to stop does not count.';
 comment on column rowcron.job.on_gap is 'A time that daylight saving leaves out: run at the first '
   'instant after it, or skip. Null: by the form of the schedule.';
 comment on column rowcron.job.on_fold is 'A time that daylight saving doubles: once or twice. '

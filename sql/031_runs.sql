@@ -111,7 +111,9 @@ comment on column rowcron.run.scheduled_for is 'The occurrence. Null: on demand.
 comment on column rowcron.run.attempt is 'The try that is next or under way, from 1.';
 comment on column rowcron.run.failures is 'So many attempts have failed; compared with '
   'max_attempts.';
-comment on column rowcron.run.losses is 'So many attempts were lost; compared with max_lost.';
+comment on column rowcron.run.losses is
+  'So many attempts were lost; compared with max_lost. Those are not counted whose worker was told '
+    'to stop.';
 comment on column rowcron.run.worker_id is 'The worker that holds it.';
 comment on column rowcron.run.seal is
   'The claim''s token, hashed: the token is random for each claim, only its holder knows it, and '

@@ -1,6 +1,9 @@
 -- What follows an attempt's end: the end of the run, or another attempt after a pause. A final outcome
 -- deletes the run and writes its ledger entry together; a failure with attempts left, or a loss with
 -- losses left, writes an entry that is not final and puts the run back. Callers hold the run's lock.
+-- An attempt that its worker broke off because it was told to stop (stopped) is lost, too: what it
+-- had done stays done. But it does not count against max_lost, because a job that takes longer than
+-- the time between two deployments would else end without ever having had its time.
 --
 -- Neither job nor agenda is written, with one exception: the schedule @after counts from here. Where
 -- it cannot be counted, the job is taken off the agenda with an entry that says so: the end of the run,
@@ -158,9 +161,14 @@ declare
   job rowcron.job;
   at timestamptz := clock_timestamp();
   again_at timestamptz;
+  counts boolean := outcome <> 'stopped';
 begin
   select j.* into job from rowcron.job as j where j.id = live.job_id;
   reason := left(reason, 1000);
+  if outcome = 'stopped' then
+    outcome := 'lost';
+    reason := coalesce(reason, 'its worker was stopped');
+  end if;
   if live.cancel_asked_by is not null and outcome in ('released', 'lost', 'failed') then
     if outcome <> 'failed' then
       outcome := 'cancelled';
@@ -179,10 +187,10 @@ begin
         else least(greatest(retry_after, '0'), '1 day') end;
     end if;
   elsif outcome = 'lost' then
-    live.losses := live.losses + 1;
+    live.losses := live.losses + counts::integer;
     if job.on_lost = 'fail' then
       reason := concat_ws('; ', reason, 'on_lost = fail');
-    elsif live.losses >= job.max_lost then
+    elsif counts and live.losses >= job.max_lost then
       reason := concat_ws('; ', reason, format('lost %s times', live.losses));
     else
       again_at := at;

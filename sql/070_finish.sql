@@ -39,14 +39,14 @@ declare
   first_seal uuid := md5(first_token::text);
   last_seal uuid := md5(last_token::text);
 begin
-  if (outcomes <@ '{succeeded,failed,fatal,cancelled,released,lost}'::text[]) is not true
+  if (outcomes <@ '{succeeded,failed,fatal,cancelled,released,lost,stopped}'::text[]) is not true
     or cardinality(run_ids) <> cardinality(tokens)
     or cardinality(run_ids) <> cardinality(outcomes) then
     raise exception using
       errcode = 'RCLIM',
       message = 'reports are not well formed',
-      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost; each run has a '
-        'token and an outcome.',
+      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost, stopped; each run '
+        'has a token and an outcome.',
       hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
   end if;
 
@@ -105,7 +105,7 @@ begin
     select u.run_id, u.token, u.outcome, u.reason, u.error, u.output, u.result, u.retry_after
     from unnest(run_ids, tokens, outcomes, reasons, errors, outputs, results, retry_afters)
       as u (run_id, token, outcome, reason, error, output, result, retry_after)
-    where u.outcome in ('failed', 'released', 'lost')
+    where u.outcome in ('failed', 'released', 'lost', 'stopped')
     order by u.run_id
   loop
     select r.* into live from rowcron.run as r
@@ -117,7 +117,7 @@ begin
     run_id := report.run_id;
     accepted := live.id is not null;
     final := accepted and again_at is null;
-    outcome := report.outcome;
+    outcome := case report.outcome when 'stopped' then 'lost' else report.outcome end;
     next_due_at := again_at;
     return next;
     again_at := null;
@@ -127,9 +127,10 @@ $$;
 comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[],
   interval[], boolean) is
   'A worker reports ended attempts, many at once. Outcomes: succeeded, failed, fatal (failed, '
-    'never again), cancelled, released (given back, not counted), lost. accepted = false: the '
-      'claim was lost, nothing was recorded. terse: answers only for those that did not just end as '
-        'reported. Raises RCLIM.';
+    'never again), cancelled, released (given back: nothing can have happened, not counted), lost, '
+      'stopped (lost because its worker was told to stop, not counted against max_lost). accepted = '
+        'false: the claim was lost, nothing was recorded. terse: answers only for those that did not '
+          'just end as reported. Raises RCLIM.';
 
 create or replace function rowcron._finish_one(
   run_id bigint, token uuid, outcome text, error text, output text, result jsonb, reason text,
@@ -143,12 +144,13 @@ declare
   live rowcron.run;
 begin
   if _finish_one.outcome is null
-    or _finish_one.outcome not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost')
+    or _finish_one.outcome not in ('succeeded', 'failed', 'fatal', 'cancelled', 'released', 'lost',
+      'stopped')
   then
     raise exception using
       errcode = 'RCLIM',
       message = format('outcome "%s" is not known', _finish_one.outcome),
-      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost.',
+      detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost, stopped.',
       hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
   end if;
   select r.* into live from rowcron.run as r
@@ -173,7 +175,8 @@ begin
   else
     next_due_at := rowcron._settle(live, _finish_one.outcome, reason, error, output, result,
       retry_after);
-    return query select next_due_at is null, _finish_one.outcome, next_due_at;
+    return query select next_due_at is null,
+      case _finish_one.outcome when 'stopped' then 'lost' else _finish_one.outcome end, next_due_at;
   end if;
 end
 $$;

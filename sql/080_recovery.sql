@@ -167,7 +167,14 @@ begin
     order by r.id
     for update skip locked
   loop
-    perform rowcron._settle(live, outcome, reason, null, null, null, null);
+    -- What a worker that has said goodbye still holds it took with a claim that was committed
+    -- later, or its row was locked then. Of a SQL job nothing is left: given back, not lost. Any
+    -- other may have begun, and nobody is left to ask.
+    perform rowcron._settle(live, case when outcome = 'stopped' and live.kind = 'sql'
+        and not exists (
+          select from rowcron.job as j where j.id = live.job_id and j.connection is not null
+        ) then 'released' else outcome end,
+      reason, null, null, null, null);
     settled := settled + 1;
   end loop;
   return settled;
@@ -205,9 +212,7 @@ begin
   loop
     update rowcron.worker as w set lost_at = coalesce(w.lost_at, at), asleep = false
     where w.id = dead.id;
-    -- what a worker that has said goodbye still holds it took with a claim that was committed
-    -- later, or was executing then: given back, not lost
-    outcome := case when dead.stopping then 'released' else 'lost' end;
+    outcome := case when dead.stopping then 'stopped' else 'lost' end;
     reason := case when dead.stopping then null
       when dead.session_ended_at is not null then 'its worker''s session ended'
       else 'its worker was silent for longer than its lease' end;
@@ -259,7 +264,10 @@ comment on function rowcron._adopt(timestamptz) is
   'A claim that was committed when its worker had been forgotten: the worker is known again, as '
     'lost, so that its runs are rescued.';
 
-create or replace function rowcron._give_back(worker_id uuid, at timestamptz) returns void
+drop function if exists rowcron._give_back(uuid, timestamptz);
+create or replace function rowcron._give_back(
+  worker_id uuid, at timestamptz, begun bigint[] default '{}'
+) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -268,13 +276,17 @@ begin
   set stopping = true, asleep = false, lost_at = at, expires_at = least(w.expires_at, at),
     seen_at = at
   where w.id = _give_back.worker_id and w.lost_at is null;
-  perform rowcron._give_back_others(worker_id, '{}');
+  perform rowcron._give_back_others(worker_id, '{}', begun);
 end
 $$;
-comment on function rowcron._give_back(uuid, timestamptz) is
-  'A worker''s last word: what it still holds is ready again at once, the attempt not counted.';
+comment on function rowcron._give_back(uuid, timestamptz, bigint[]) is
+  'A worker''s last word: what it still holds is ready again at once, the attempt not counted; but '
+    'those that had begun, and whose end it could not report, are lost.';
 
-create or replace function rowcron._give_back_others(worker_id uuid, holding bigint[]) returns void
+drop function if exists rowcron._give_back_others(uuid, bigint[]);
+create or replace function rowcron._give_back_others(
+  worker_id uuid, holding bigint[], begun bigint[] default '{}'
+) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -288,12 +300,13 @@ begin
     order by r.id
     for update skip locked
   loop
-    perform rowcron._settle(live, 'released', null, null, null, null, null);
+    perform rowcron._settle(live, case when live.id = any (begun) then 'stopped' else 'released' end,
+      null, null, null, null, null);
   end loop;
 end
 $$;
-comment on function rowcron._give_back_others(uuid, bigint[]) is
+comment on function rowcron._give_back_others(uuid, bigint[], bigint[]) is
   'What a worker holds without knowing, because its claim was not answered, is ready again at once, '
-    'the attempt not counted.';
+    'the attempt not counted. begun: of these it knows that they had begun.';
 
 reset role;

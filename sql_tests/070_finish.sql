@@ -1,7 +1,7 @@
 -- What becomes of an attempt.
 
 begin;
-select plan(87);
+select plan(95);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -41,7 +41,7 @@ set local role tap_ann;
 insert into rowcron.job (name, queue, command, max_attempts, on_lost, max_lost, retry_delay, retry_jitter)
 select n, n, 'select 1', coalesce((regexp_match(n, '(\d) attempts'))[1]::integer, 1),
   case when n ~ 'on_lost fail' then 'fail' else 'retry' end, coalesce((regexp_match(n, '(\d) losses'))[1]::integer, 3), '10 s', 0
-from unnest('{succeeded,failed,fatal 3 attempts,cancelled,released,failed 3 attempts,lost,lost on_lost fail,lost 2 losses,mixed 2 attempts 3 losses,after 3 attempts,asked 3 attempts,deleted 3 attempts,batch 2 attempts,renamed 2 attempts,gone,public,big,stopped}'::text[]) as n;
+from unnest('{succeeded,failed,fatal 3 attempts,cancelled,released,failed 3 attempts,lost,lost on_lost fail,lost 2 losses,mixed 2 attempts 3 losses,after 3 attempts,asked 3 attempts,deleted 3 attempts,batch 2 attempts,renamed 2 attempts,gone,public,big,stopped,halted 1 losses,halted on_lost fail,halted asked,halted gone}'::text[]) as n;
 select rowcron.enqueue(j.name, '{"x": 1}', key => 'k') from rowcron.job as j;
 reset role;
 select public.tap_claim(j.name) from rowcron.job as j where j.owner = 'tap_ann'::regrole;
@@ -100,6 +100,23 @@ select is(public.tap_run('mixed 2 attempts 3 losses'), 'running attempt 3 failur
 select public.tap_finish('mixed 2 attempts 3 losses', 'lost'); select public.tap_claim('mixed 2 attempts 3 losses');
 select is(public.tap_finish('mixed 2 attempts 3 losses', 'failed'), 'final failed', 'so that max_attempts is reached by failures alone');
 select is(public.tap_entries('mixed 2 attempts 3 losses'), '1 lost; 2 failed; 3 lost; 4 failed final', 'in an order that the ledger tells');
+
+-- broken off, because the worker is told to stop
+select is(public.tap_finish('halted 1 losses', 'stopped'), 'again lost', 'an attempt that stops with its worker is lost');
+select is(public.tap_run('halted 1 losses'), 'ready attempt 2 failures 0 losses 0', 'another follows, and it does not count against max_lost');
+select public.tap_claim('halted 1 losses'); select public.tap_finish('halted 1 losses', 'stopped'); select public.tap_claim('halted 1 losses');
+select is(public.tap_finish('halted 1 losses', 'lost'), 'final lost', 'a worker that dies does');
+select is(public.tap_entries('halted 1 losses'), '1 lost its worker was stopped; 2 lost its worker was stopped; 3 lost final lost 1 times', 'each is recorded with its reason');
+select is(public.tap_finish('halted on_lost fail', 'stopped'), 'final lost', 'with on_lost = fail it is final');
+select is(public.tap_entries('halted on_lost fail'), '1 lost final its worker was stopped; on_lost = fail', 'and says so');
+update rowcron.run set cancel_asked_by = 'tap_zoe' where job = 'halted asked';
+select public.tap_finish('halted asked', 'stopped');
+select is(public.tap_entries('halted asked'), '1 cancelled final its worker was stopped; cancelled by tap_zoe', 'one that was to be cancelled is cancelled');
+set local role tap_ann;
+select rowcron.unschedule('halted gone');
+reset role;
+select public.tap_finish('halted gone', 'stopped');
+select is(public.tap_entries('halted gone'), '1 lost final its worker was stopped; job deleted', 'one whose job was deleted is lost');
 
 -- cancel asked, deleted, renamed
 create temporary table asked as select (public.tap_last('asked 3 attempts')).run_id as id;
@@ -167,9 +184,9 @@ from (select rowcron._retry_pause(j, 1000) as p from rowcron.job as j, generate_
 
 -- batches, by a worker
 set local role tap_ann;
-select rowcron.enqueue('batch 2 attempts', jsonb_build_object('n', n)) from generate_series(2, 7) as n;
+select rowcron.enqueue('batch 2 attempts', jsonb_build_object('n', n)) from generate_series(2, 8) as n;
 reset role;
-select public.tap_claim('batch 2 attempts') from generate_series(2, 7);
+select public.tap_claim('batch 2 attempts') from generate_series(2, 8);
 create temporary table batch as select row_number() over (order by h.run_id) as n, h.* from public.tap_held as h where h.name = 'batch 2 attempts';
 grant select on batch to tap_worker;
 set local role tap_worker;
@@ -177,11 +194,11 @@ select results_eq(
   $$select b.n, f.accepted, f.final, f.outcome, f.next_due_at is not null
     from rowcron.finish('00000000-0000-4000-8000-000000000001',
       (select array_agg(b.run_id order by b.n) from batch as b), (select array_agg(case when b.n = 7 then gen_random_uuid() else b.token end order by b.n) from batch as b),
-      '{succeeded,failed,fatal,cancelled,released,lost,succeeded}', '{r1,r2,r3,r4,r5,r6,r7}', '{null,e2,e3,null,null,null,null}', '{o1,o2,o3,o4,o5,o6,o7}',
-      array['{"a": 1}', null, null, null, null, null, null]::jsonb[], array[null, '5 min', null, null, null, null, null]::interval[]) as f
+      '{succeeded,failed,fatal,cancelled,released,lost,succeeded,stopped}', '{r1,r2,r3,r4,r5,r6,r7,r8}', '{null,e2,e3,null,null,null,null,null}', '{o1,o2,o3,o4,o5,o6,o7,o8}',
+      array['{"a": 1}', null, null, null, null, null, null, null]::jsonb[], array[null, '5 min', null, null, null, null, null, null]::interval[]) as f
     join batch as b on b.run_id = f.run_id order by b.n$$,
   $$values (1::bigint, true, true, 'succeeded', false), (2, true, false, 'failed', true), (3, true, true, 'failed', false), (4, true, true, 'cancelled', false),
-    (5, true, false, 'released', true), (6, true, false, 'lost', true), (7, false, false, 'succeeded', false)$$,
+    (5, true, false, 'released', true), (6, true, false, 'lost', true), (7, false, false, 'succeeded', false), (8, true, false, 'lost', true)$$,
   'a batch answers for each run');
 select is((select count(*) from rowcron.finish('00000000-0000-4000-8000-000000000001'::uuid, '{}'::bigint[], '{}', '{}')), 0::bigint, 'an empty batch is none');
 select throws_ok($$select rowcron.finish('00000000-0000-4000-8000-000000000001'::uuid, '{1}'::bigint[], '{}', '{succeeded}')$$, 'RCLIM', null, 'a run without token is refused');
@@ -191,7 +208,7 @@ reset role;
 select results_eq(
   $$select b.n, l.outcome, l.final, l.reason, l.error, l.output, l.result from rowcron.ledger as l join batch as b on b.run_id = l.run_id order by b.n$$,
   $$values (1::bigint, 'succeeded', true, 'r1', null, 'o1', '{"a": 1}'::jsonb), (2, 'failed', false, 'r2', 'e2', 'o2', null), (3, 'failed', true, 'r3', 'e3', 'o3', null),
-    (4, 'cancelled', true, 'r4', null, 'o4', null), (6, 'lost', false, 'r6', null, 'o6', null)$$, 'and records each with its own');
+    (4, 'cancelled', true, 'r4', null, 'o4', null), (6, 'lost', false, 'r6', null, 'o6', null), (8, 'lost', false, 'r8', null, 'o8', null)$$, 'and records each with its own');
 select is((select round(extract(epoch from r.due_at - clock_timestamp())) from rowcron.run as r join batch as b on b.run_id = r.id where b.n = 2), 300::numeric, 'and its own retry_after');
 select is((select r.state from rowcron.run as r join batch as b on b.run_id = r.id where b.n = 7), 'running', 'what was refused is still its holder''s');
 

@@ -85,6 +85,16 @@ select rowcron.heartbeat(public.tap_id(2), stopping => true);
 select is(public.tap_run('safe'), 'ready attempt 1 failures 0 losses 0', 'a worker that stops gives back what it holds');
 select is(public.tap_entries('safe'), 'none', 'which is not recorded');
 
+-- its last word, about what it had begun and could not report
+create temporary table parts as select n, rowcron.enqueue('safe', owner => 'tap_ann') as id from generate_series(1, 2) as n;
+select public.tap_claim(10, 'safe');
+select rowcron.heartbeat(public.tap_id(10), stopping => true, holding => array[(select p.id from parts as p where p.n = 1)]);
+select results_eq($$select p.n, r.state, r.attempt, r.losses from parts as p join rowcron.run as r on r.id = p.id order by 1$$,
+  $$values (1, 'ready', 2, 0), (2, 'ready', 1, 0)$$, 'what had begun is a lost attempt, the rest is given back');
+select is(public.tap_entries('safe'), '1 lost its worker was stopped', 'and recorded as such, that alone');
+delete from rowcron.ledger as l using parts as p where l.run_id = p.id;
+delete from rowcron.run as r using parts as p where r.id = p.id;
+
 -- given back what the worker does not know of: its claim was not answered
 select public.tap_claim(7, 'safe');
 select rowcron.heartbeat(public.tap_id(7), holding => (select array_agg(r.id) from rowcron.run as r where r.job = 'safe'));
@@ -162,6 +172,15 @@ create temporary table lost_before as select count(*) as entries from rowcron.le
 select rowcron._rescue(clock_timestamp());
 select results_eq($$select r.state, r.worker_id from rowcron.run as r where r.worker_id = public.tap_id(9) or r.job = 'safe' group by 1, 2$$, $$values ('ready', null::uuid)$$, 'is given back');
 select is((select count(*) from rowcron.ledger as l where l.outcome = 'lost'), (select b.entries from lost_before as b), 'not lost');
+grant rowcron_python to tap_ann;
+set local role tap_ann;
+insert into rowcron.job (name, kind, command, on_lost) values ('outside', 'python', 'x', 'retry'), ('outside once', 'python', 'x', 'fail');
+select rowcron.enqueue(j.name) from rowcron.job as j where j.kind = 'python';
+reset role;
+update rowcron.run set state = 'running', worker_id = public.tap_id(9), seal = gen_random_uuid(), started_at = clock_timestamp() where kind = 'python';
+select rowcron._rescue(clock_timestamp());
+select is(public.tap_run('outside') || ', ' || public.tap_entries('outside'), 'ready attempt 2 failures 0 losses 0, 1 lost its worker was stopped', 'but what is not rolled back may have begun');
+select is(public.tap_entries('outside once'), '1 lost final its worker was stopped; on_lost = fail', 'and is not run twice where a loss is final');
 
 select * from finish();
 rollback;

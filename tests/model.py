@@ -133,7 +133,7 @@ class Job:
     def finish(self, run: Run, outcome: str, at: int) -> None:
         """An attempt ends."""
         again: int | None = None
-        kept = {"lost", "released"}
+        kept = {"lost", "released", "stopped"}
         if (run.cancelled and outcome in kept) or (self.deleted and outcome == "released"):
             outcome = "cancelled"
         elif not run.cancelled and not self.deleted:
@@ -145,10 +145,12 @@ class Job:
                 run.losses += 1
                 handed = self.on_lost == "retry" and run.losses < self.max_lost
                 again = at if handed else None
+            elif outcome == "stopped":
+                again = at if self.on_lost == "retry" else None
             elif outcome == "released":
                 again = run.due
         if outcome != "released":
-            told = "failed" if outcome == "fatal" else outcome
+            told = {"fatal": "failed", "stopped": "lost"}.get(outcome, outcome)
             self.ledger.append((told, again is None, run.scheduled, None, 1, run.attempt))
             run.attempt += 1
         run.running = False

@@ -34,7 +34,8 @@ SPAN = range(START - 3 * 3600, START + 10 * 3600)
 WORKER = "00000000-0000-4000-8000-000000000001"
 QUEUES = ("one", "two", "three")
 COMMANDS = (("sql", "select 1"), ("http", "https://example.org/"))
-OUTCOMES = ("succeeded",) * 6 + ("failed",) * 3 + ("lost", "released", "fatal", "cancelled")
+RARE = ("lost", "stopped", "released", "fatal", "cancelled")
+OUTCOMES = ("succeeded",) * 6 + ("failed",) * 3 + RARE
 
 
 def text(at: int) -> str:

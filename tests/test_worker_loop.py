@@ -177,17 +177,17 @@ def test_a_drain_lets_runs_end(jobs: Jobs, start: Start) -> None:
 
 
 @pytest.mark.parametrize("how", ["grace", "second signal", "hangup"])
-def test_what_does_not_end_is_given_back(jobs: Jobs, start: Start, how: str) -> None:
+def test_what_does_not_end_is_broken_off(jobs: Jobs, start: Start, how: str) -> None:
     grace = "0.3" if how == "grace" else "60"
     worker = start("--kind", "sql,shell,python", "--grace", grace)
-    runs = [
+    begun = [
         jobs.run("python", "sleep", {"seconds": 60}),
         jobs.run("python", "sleep_async", {"seconds": 60}),
-        jobs.run("sql", "select pg_sleep(60)"),
         jobs.run("shell", "sleep 60"),
     ]
-    for run in runs:
-        jobs.wait_running(run)
+    undone = jobs.run("sql", "select pg_sleep(60)")
+    for run in (*begun, undone):
+        worker.wait_for("start", run_id=run)
     begin = time.monotonic()
     worker.send(signal.SIGHUP if how == "hangup" else signal.SIGTERM)
     if how == "second signal":
@@ -196,8 +196,12 @@ def test_what_does_not_end_is_given_back(jobs: Jobs, start: Start, how: str) -> 
     assert worker.process.wait(15) == 0
     assert time.monotonic() - begin < 8
     query = "select state, attempt from rowcron.run where id = any (%s)"
-    assert jobs.db.execute(query, (runs,)).fetchall() == [("ready", 1)] * 4
-    assert [entry for run in runs for entry in jobs.entries(run)] == []
+    assert jobs.db.execute(query, (begun,)).fetchall() == [("ready", 2)] * 3
+    assert jobs.db.execute(query, ([undone],)).fetchall() == [("ready", 1)]
+    assert jobs.entries(undone) == []
+    for run in begun:
+        (entry,) = jobs.entries(run)
+        assert (entry["outcome"], entry["reason"]) == ("lost", "its worker was stopped")
 
 
 def test_several_processes_stop_together_and_are_replaced(

@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -353,7 +354,9 @@ def test_a_shell_that_is_stopped_as_it_starts_ends() -> None:
             if n % 3 == 0:
                 executor.stop(run, 0.0)
         await asyncio.wait_for(hands.over.wait(), 20)
-        assert {(o.outcome, o.error) for o in hands.outcomes} == {("released", None)}
+        # those without a turn had not begun
+        found = Counter((o.outcome, o.error) for o in hands.outcomes)
+        assert found == {("released", None): 3, ("stopped", None): 57}
 
     asyncio.run(scenario())
 

@@ -91,10 +91,12 @@ def first(kinds: tuple[str, ...]) -> State:
 def settle(run: Run, outcome: str) -> Run:
     """Chapter 068: what follows an attempt's end."""
     free = run._replace(state="ready", holder=-1, cancel=False, locked="")
-    if outcome in ("lost", "released") and run.cancel:
+    if outcome in ("lost", "released", "stopped") and run.cancel:
         return end(run, "cancelled")
     if outcome == "released":
         return free
+    if outcome == "stopped":
+        return free._replace(attempt=min(run.attempt + 1, 9))
     if outcome == "lost":
         losses = run.losses + 1
         if losses >= MAX_LOST:
@@ -106,6 +108,12 @@ def settle(run: Run, outcome: str) -> Run:
             return end(run._replace(failures=failures), "failed")
         return free._replace(failures=failures, attempt=run.attempt + 1)
     return end(run, outcome)
+
+
+def last_word(worker: Worker, r: int, run: Run) -> str:
+    """What a worker that stops says of a run that it holds: whether it had begun."""
+    begun = run.kind == "plain" and worker.holds[r].phase == "report"
+    return "stopped" if begun else "released"
 
 
 def end(run: Run, outcome: str) -> Run:
@@ -224,7 +232,7 @@ class Machine:
         for r, run in enumerate(self.state.runs):
             mine = run.state == "running" and run.holder == w
             if mine and not run.locked and run.executing < 0:
-                machine.state = machine._with(r, settle(run, "released"))
+                machine.state = machine._with(r, settle(run, last_word(worker, r, run)))
         return machine.state
 
     def _claims(self, w: int, worker: Worker, r: int, run: Run) -> Iterator[tuple[Step, State]]:

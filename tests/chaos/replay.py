@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import frozen
-from chaos.protocol import Machine, State, Step, first
+from chaos.protocol import Machine, State, Step, first, last_word
 from harness import Database
 
 AT = "2030-01-01T00:00:00Z"
@@ -154,7 +154,9 @@ class Replay:
             if before.workers[w].holds[0].outcome:
                 self.late[w] = self.tokens[w]
         elif what == "farewell":
-            db.execute("select rowcron._give_back(%s, %s)", [worker, AT])
+            stopped = last_word(before.workers[w], 0, before.runs[0]) == "stopped"
+            begun = [self.run] if stopped else []
+            db.execute("select rowcron._give_back(%s, %s, %s::bigint[])", [worker, AT, begun])
         elif what == "forget":
             query = "update rowcron.worker set lost_at = lost_at - interval '1 hour' where id = %s"
             db.execute(query, [worker])

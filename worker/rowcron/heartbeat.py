@@ -29,7 +29,7 @@ _REGISTER = (
 )
 _HEARTBEAT = (
     _BEAT + "$1::uuid, asleep => $2::boolean, stopping => $3::boolean, changes_since => $4::bigint,"
-    " full_kinds => $5::text[])"
+    " full_kinds => $5::text[], holding => $6::bigint[])"
 )
 # A pooler cannot know the number of the session that it will lend, so behind one they differ.
 _PULSE = _BEAT + "%s::uuid, session => pg_backend_pid() = %s)"
@@ -100,13 +100,16 @@ async def beat(
     *,
     full: Sequence[str] = (),
     stopping: bool = False,
+    held: Iterable[Run] = (),
 ) -> Beat:
     """`rowcron.heartbeat`; of the kinds `full` no more can be taken now.
 
+    `stopping`: the last one; what of `held` has begun is lost with it, all else ready again.
     Raises `WorkerLost`, `WrongVersion`, `Unavailable`.
     """
     full_kinds = text_array(full) if full else None
-    values = (str(worker), scalar(asleep), scalar(stopping), scalar(since), full_kinds)
+    begun = plain_array([run.run_id for run in held if run.begun]) if stopping else None
+    values = (str(worker), scalar(asleep), scalar(stopping), scalar(since), full_kinds, begun)
     rows = await link.fetch(_HEARTBEAT, values)
     return _answer(rows[0]) if rows else Beat(None, True, [], [])
 

@@ -92,7 +92,7 @@ class Members:
     async def farewell(self, member: Member) -> None:
         """Give back what is still held under a registration, and end it."""
         try:
-            await heartbeat.beat(self.control, member.id, stopping=True)
+            await heartbeat.beat(self.control, member.id, stopping=True, held=member.held)
         except WorkerLost:
             return
 

@@ -53,8 +53,9 @@ def length(interval: bytes) -> float:
 class Outcome:
     """How an attempt ended, as `rowcron.finish` takes it.
 
-    `outcome`: succeeded, failed, fatal (failed, never again), cancelled, released (given back, not
-    counted) or lost. `result` is JSON text. `recorded`: the database knows already. `in_doubt`: the
+    `outcome`: succeeded, failed, fatal (failed, never again), cancelled, released (given back:
+    nothing has happened, not counted), lost or stopped (lost because we stop, not counted against
+    max_lost). `result` is JSON text. `recorded`: the database knows already. `in_doubt`: the
     connection was cut while it was being recorded, so it has to be asked.
     """
 
@@ -110,6 +111,7 @@ class Run:
     __slots__ = (
         "_args",
         "attempt",
+        "begun",
         "command",
         "expires",
         "hidden",
@@ -143,6 +145,7 @@ class Run:
         self.member: Any = None  # under which registration it is held
         self.started = 0.0  # by the loop's clock
         self.expires = float("inf")  # by the loop's clock; set when it begins
+        self.begun = False  # whether anything may have happened that no rollback undoes
         self.stopping: str | None = None  # why it is being stopped
         self.state: Any = None  # the executor's
         self.hidden: Blanker | None = None  # what may not be told of this run

@@ -38,6 +38,8 @@ def ended(log: Log, run: Run, outcome: Outcome, seconds: float) -> None:
     if outcome.error is not None:
         says = exception_line if outcome.reason == "exception" else first_line
         line += f": {says(outcome.error)}"
+    elif outcome.outcome == "stopped":
+        line += ", broken off because the worker stops"
     level = "info" if word in ("succeeded", "released") else "warning"
     if log.audits:
         log.event(

@@ -74,6 +74,7 @@ async def _run(connection: AsyncConnection[Any], run: Run) -> Outcome:
             return stopped(run, "\n".join(tags))
         left = min(max(int((limit - time.monotonic()) * 1000), 1), 2_147_483_647)
         await connection.execute(f"set statement_timeout = {left}")
+        run.begun = True
         await cursor.execute(statement)
         tags.append(cursor.statusmessage or "")
         row = await cursor.fetchone() if cursor.description else None

@@ -26,7 +26,9 @@ def worker(named: Named, **options: Any) -> None:
     """Execute jobs as they fall due.
 
     Its login needs the role rowcron_worker and nothing else. SIGINT or SIGTERM once: it claims no
-    more and lets runs end, as long as --grace; twice: it stops at once. Start as many as you like.
+    more and lets runs end, as long as --grace; twice: it stops at once. What has begun and does not
+    end is a lost attempt (see --on-lost of `rowcron job add`); a SQL job is rolled back and given
+    back. Start as many as you like.
 
     ROWCRON_CONNECTION_MAINTENANCE=URL in its environment is where SQL jobs with the connection
     `maintenance` run, outside of a transaction and in any database: VACUUM, CREATE INDEX

@@ -57,7 +57,10 @@ class Executor(Protocol):
         """Get ready, before the first run."""
 
     def start(self, run: Run) -> None:
-        """Begin; later, or now, call `host.done` with the outcome."""
+        """Begin; later, or now, call `host.done` with the outcome.
+
+        Set `run.begun` before anything is done that is not rolled back when the worker stops.
+        """
 
     def stop(self, run: Run, grace: float) -> None:
         """Stop a run, because of `run.stopping`: ask, and force it after `grace` seconds.
@@ -92,6 +95,8 @@ def stopped(run: Run, output: str | None = None) -> Outcome:
             return Outcome("failed", "timeout", f"timed out after {run.timeout}", output)
         case "cancelled":
             return Outcome("cancelled", "cancelled", None, output)
+        case _ if run.begun:
+            return Outcome("stopped", "its worker was stopped", None, output)
         case _:
             return Outcome("released", "released", None, output)
 
@@ -122,9 +127,13 @@ class TaskExecutor:
 
     def start(self, run: Run) -> None:
         """Begin a task."""
-        task = asyncio.get_running_loop().create_task(self.execute(run))
+        task = asyncio.get_running_loop().create_task(self._begin(run))
         run.state = task
         task.add_done_callback(lambda done: self._ended(run, done))
+
+    async def _begin(self, run: Run) -> Outcome:
+        run.begun = True
+        return await self.execute(run)
 
     def _ended(self, run: Run, task: asyncio.Task[Outcome]) -> None:
         if task.cancelled():

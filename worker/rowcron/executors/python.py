@@ -73,13 +73,13 @@ class Executor:
     async def _await(self, handler: Handler, run: Run) -> None:
         try:
             if handler.connection is None:
-                outcome = success(await handler.function(**handler.arguments(run)))
+                outcome = success(await begin(handler, run))
             else:
                 assert self.pools is not None
                 outcome = await await_call(
                     self.pools,
                     run,
-                    lambda connection: handler.function(**handler.arguments(run, connection)),
+                    lambda connection: begin(handler, run, connection),
                     success,
                     failure,
                 )
@@ -95,12 +95,12 @@ class Executor:
         try:
             handler = HANDLERS[run.command]
             if handler.connection is None:
-                return success(handler.function(**handler.arguments(run)))
+                return success(begin(handler, run))
             assert self.pools is not None
             return call(
                 self.pools,
                 run,
-                lambda connection: handler.function(**handler.arguments(run, connection)),
+                lambda connection: begin(handler, run, connection),
                 success,
                 failure,
             )
@@ -137,6 +137,13 @@ class Executor:
         outcome = stopped(run)
         outcome.error = f"{outcome.error or 'stopped'}; the handler does not stop and goes on"
         self.host.done(run, outcome)
+
+
+def begin(handler: Handler, run: Run, connection: Any = None) -> Any:
+    """Call a handler: what it does beside its connection is not rolled back."""
+    arguments = handler.arguments(run, connection)
+    run.begun = True
+    return handler.function(**arguments)
 
 
 def cancel_statement(connection: Any) -> None:
