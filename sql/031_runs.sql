@@ -55,6 +55,7 @@ create table if not exists rowcron.run (
   autovacuum_vacuum_cost_delay = 0
 );
 alter table rowcron.run add column if not exists limited boolean not null default false;
+alter table rowcron.run add column if not exists retry_for timestamptz;
 alter table rowcron.run
 add column if not exists rank integer not null generated always as (~priority) stored;
 drop index if exists rowcron.run_job_idx;
@@ -125,6 +126,10 @@ comment on column rowcron.run.through_pause is 'Asked for while the job was paus
 comment on column rowcron.run.limited is
   'Claimed while its job had max_running, and counted against it. Meaningful while it is running.';
 comment on column rowcron.run.retry_of is 'The run that this one repeats.';
+comment on column rowcron.run.retry_for is
+  'The occurrence of the run that this one repeats, or of the first where that repeats another: what '
+    'its command sees as scheduled_for. Itself it is on demand: it neither takes the occurrence''s '
+    'place nor counts as scheduled.';
 comment on column rowcron.run.key is 'The key under which it was enqueued.';
 comment on column rowcron.run.key_expires_at is 'Until when the same key of the same job returns '
   'this run. Left out with a key: a day from then on.';
@@ -171,6 +176,7 @@ create table if not exists rowcron.ledger (
   key text,
   args jsonb
 ) partition by range (finished_at);
+alter table rowcron.ledger add column if not exists retry_for timestamptz;
 -- Its rules are the functions' that write here, and nobody else can: as constraints each statement
 -- read them anew, a fifteenth of what a SQL job takes (docs/decisions/020). An outcome is one of
 -- those named below; skipped and missed have neither run nor attempt, the others both; what is not
@@ -236,6 +242,7 @@ comment on column rowcron.ledger.result is 'A small result: rows and first row o
   'status, HTTP status, a handler''s return value.';
 comment on column rowcron.ledger.worker_id is 'The worker that held it.';
 comment on column rowcron.ledger.retry_of is 'The run that this one repeats.';
+comment on column rowcron.ledger.retry_for is 'The occurrence of the run that this one repeats.';
 comment on column rowcron.ledger.key is 'The key under which the run was enqueued.';
 comment on column rowcron.ledger.args is 'The run''s own arguments; null where it had the job''s.';
 

@@ -242,11 +242,12 @@ begin
   )
   insert into rowcron.ledger (
     job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, finished_at,
-    outcome, reason, retry_of, key, args
+    outcome, reason, retry_of, retry_for, key, args
   )
   select
     g.job_id, g.job, g.owner, g.queue, g.kind, g.id, g.attempt, true, g.scheduled_for, g.due_at,
-    clock_timestamp(), 'cancelled', 'job deleted', g.retry_of, g.key, g.args
+    clock_timestamp(), 'cancelled', 'job deleted', g.retry_of,
+    g.retry_for, g.key, g.args
   from gone as g;
   delete from rowcron.key as k where k.job_id = old.id;
   return old;

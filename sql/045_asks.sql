@@ -134,13 +134,14 @@ begin
       hint = 'Store large data in a table and hand over its key.';
   end if;
   insert into rowcron.run (
-    job_id, job, owner, queue, kind, handler, state, priority, due_at, through_pause, args, retry_of
+    job_id, job, owner, queue, kind, handler, state, priority, due_at, through_pause, args, retry_of,
+    retry_for
   )
   values (
     job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command
       else 'connection ' || lower(job.connection) end, 'ready',
     job.priority, clock_timestamp(), not job.enabled, coalesce(asked.new_values, ended.args),
-      ended.run_id
+      ended.run_id, coalesce(ended.scheduled_for, ended.retry_for)
   )
   returning id into asked.run_id;
   asked.job_id := job.id;
@@ -150,8 +151,8 @@ begin
 end
 $$;
 comment on function rowcron._run_again(rowcron.change) is
-  'A new run of a job, for run_now, or of an ended run''s job with its args, for retry. Raises '
-    'RCNOJ, RCNOR, RCCMD.';
+  'A new run of a job, for run_now, or of an ended run''s job with its args and for its occurrence, '
+    'for retry. Raises RCNOJ, RCNOR, RCCMD.';
 
 create or replace function rowcron._carry_out() returns trigger
 language plpgsql security definer
@@ -246,8 +247,9 @@ as $$
   insert into rowcron.change (action, run_id) values ('retry', run) returning run_id
 $$;
 comment on function rowcron.retry(bigint) is
-  'Runs an ended run''s job again with the same args; returns the new run, whose retry_of names '
-    'the old. Raises RCNOR, RCNOJ.';
+  'Runs an ended run''s job again with the same args, which sees the same scheduled_for; returns the '
+    'new run, whose retry_of names the old. Asked twice it makes two runs: who repeats many leaves out '
+    'those that a run in rowcron.active or rowcron.history names as its retry_of. Raises RCNOR, RCNOJ.';
 
 create or replace function rowcron.run_now(job text, args jsonb default null,
   owner text default current_user) returns bigint

@@ -161,12 +161,12 @@ begin
       priority = r.priority
     where r.ctid = any (tids)  -- locked by us, so it stays where it is
     returning r.id, r.job_id, r.job, r.owner, r.queue, r.kind, r.args, r.attempt, r.scheduled_for,
-      r.due_at, r.created_at, r.priority
+      r.retry_for, r.due_at, r.created_at, r.priority
   ), handed as (
     select c.*, not terse or c.id = any (firsts) as whole from claimed as c
     union all
     select r.id, r.job_id, r.job, r.owner, r.queue, r.kind, r.args, r.attempt, r.scheduled_for,
-      r.due_at, r.created_at, r.priority, true  -- nearly always each of another job
+      r.retry_for, r.due_at, r.created_at, r.priority, true  -- nearly always each of another job
     from rowcron.run as r
     where r.id = any (started)
   )
@@ -176,10 +176,12 @@ begin
     c.job_id,
     case when terse then j.name else c.job end, j.owner::text, j.queue, j.kind,
     case when c.kind <> 'sql' or j.connection is not null then j.command end,
-    coalesce(c.args, j.args, case when j.id is not null then '{}'::jsonb end), c.attempt, c.scheduled_for, c.due_at,
+    coalesce(c.args, j.args, case when j.id is not null then '{}'::jsonb end), c.attempt,
+    coalesce(c.scheduled_for, c.retry_for), c.due_at,
     case when j.id is not null then at end, j.timeout, j.connection,
     -- The same for every attempt: the occurrence names the deed; on demand the run does, with its
-    -- birth, because after a restore numbers come again.
+    -- birth, because after a restore numbers come again. So a run that repeats another is not taken
+    -- for it, though it is told the same occurrence.
     md5(installation || int8send(c.job_id) || case when c.scheduled_for is not null
       then timestamptz_send(c.scheduled_for)
       else int8send(c.id) || timestamptz_send(c.created_at) end)::uuid,

@@ -107,15 +107,15 @@ begin
           limited = false,
           priority = r.priority
         where r.ctid = any (tids)
-        returning r.id, r.job_id, r.owner, r.kind, r.args, r.attempt, r.scheduled_for, r.due_at,
-          r.created_at, r.priority
+        returning r.id, r.job_id, r.owner, r.kind, r.args, r.attempt, r.scheduled_for, r.retry_for,
+          r.due_at, r.created_at, r.priority
       )
       select
         c.id, case when c.kind = 'sql' then md5(secret || '/' || c.id)::uuid else secret end,
         c.job_id, j.name, j.owner::text, j.queue, j.kind,
         case when c.kind <> 'sql' or j.connection is not null then j.command end,
-        coalesce(c.args, j.args, '{}'), c.attempt, c.scheduled_for, c.due_at, at, j.timeout,
-        j.connection,
+        coalesce(c.args, j.args, '{}'), c.attempt, coalesce(c.scheduled_for, c.retry_for), c.due_at,
+        at, j.timeout, j.connection,
         md5((
           select convert_to(s.value #>> '{}', 'UTF8') from rowcron.setting as s
           where s.name = 'installation'

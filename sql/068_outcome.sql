@@ -117,14 +117,14 @@ begin
   insert into rowcron.ledger (
     job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
     finished_at,
-    outcome, reason, error, output, result, worker_id, retry_of, key, args
+    outcome, reason, error, output, result, worker_id, retry_of, retry_for, key, args
   )
   values (
     live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, true,
     live.scheduled_for,
     live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
     rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
-      live.key, live.args
+    live.retry_for, live.key, live.args
   );
   if live.scheduled_for is not null then
     perform rowcron._count_from_end(array[live.job_id]);
@@ -205,14 +205,14 @@ begin
     insert into rowcron.ledger (
       job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
       finished_at,
-      outcome, reason, error, output, result, worker_id, retry_of, key, args
+      outcome, reason, error, output, result, worker_id, retry_of, retry_for, key, args
     )
     values (
       live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, false,
       live.scheduled_for,
       live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
       rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
-        live.key, live.args
+      live.retry_for, live.key, live.args
     );
   end if;
   update rowcron.run as r

@@ -60,13 +60,13 @@ begin
         else md5(p.token::text)::uuid end
       and p.outcome in ('succeeded', 'fatal', 'cancelled')
     returning r.job_id, r.job, r.owner, r.queue, r.kind, r.id, r.attempt, r.scheduled_for, r.due_at,
-      r.started_at, r.worker_id, r.retry_of, r.key, r.args, r.cancel_asked_by, p.outcome, p.reason,
-      p.error, p.output, p.result
+      r.started_at, r.worker_id, r.retry_of, r.retry_for, r.key, r.args, r.cancel_asked_by, p.outcome,
+      p.reason, p.error, p.output, p.result
   ), entries as (
     insert into rowcron.ledger (
       job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
       finished_at,
-      outcome, reason, error, output, result, worker_id, retry_of, key, args
+      outcome, reason, error, output, result, worker_id, retry_of, retry_for, key, args
     )
     select
       e.job_id, e.job, e.owner, e.queue, e.kind, e.id, e.attempt, true, e.scheduled_for, e.due_at,
@@ -78,7 +78,7 @@ begin
       case when octet_length(e.output) > 65536 then rowcron._tail(e.output, 65536) else e.output
         end,
       case when e.result is not null then rowcron._bounded(e.result, 65536) end,
-      e.worker_id, e.retry_of, e.key, e.args
+      e.worker_id, e.retry_of, e.retry_for, e.key, e.args
     from ended as e
     returning ledger.run_id
   ), counted as (

@@ -157,17 +157,18 @@ begin
     delete from rowcron.run as r
     where r.id = _succeed.run_id and r.seal = md5(_succeed.token::text)::uuid
     returning r.job_id, r.job, r.owner, r.queue, r.kind, r.id, r.attempt, r.scheduled_for, r.due_at,
-      r.started_at, r.worker_id, r.retry_of, r.key, r.args
+      r.started_at, r.worker_id, r.retry_of, r.retry_for, r.key, r.args
   ), swept as (
     delete from rowcron.tick as t where t.ctid = place
   )
   insert into rowcron.ledger (
     job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
-    finished_at, outcome, result, worker_id, retry_of, key, args
+    finished_at, outcome, result, worker_id, retry_of, retry_for, key, args
   )
   select
     e.job_id, e.job, e.owner, e.queue, e.kind, e.id, e.attempt, true, e.scheduled_for, e.due_at,
-    e.started_at, clock_timestamp(), 'succeeded', answer, e.worker_id, e.retry_of, e.key, e.args
+    e.started_at, clock_timestamp(), 'succeeded', answer, e.worker_id, e.retry_of,
+    e.retry_for, e.key, e.args
   from ended as e
   returning case when ledger.scheduled_for is not null then ledger.job_id end into counts_from;
   if not found then

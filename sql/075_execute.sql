@@ -41,7 +41,8 @@ begin
     set_config('rowcron.run_id', r.id::text, true)
       || set_config('rowcron.attempt', r.attempt::text, true)
       || set_config('rowcron.scheduled_for', coalesce(to_char(
-        r.scheduled_for at time zone interval '0', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00"'), ''), true)
+        coalesce(r.scheduled_for, r.retry_for) at time zone interval '0',
+        'YYYY-MM-DD"T"HH24:MI:SS.US"+00"'), ''), true)
       || set_config('rowcron.args', coalesce(r.args, j.args, '{}')::text, true),
     -- else the job before could choose what random() gives this one
     setseed(uuid_hash_extended(_begin_execute.token, 0) / 9223372036854775808::double precision)

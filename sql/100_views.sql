@@ -121,7 +121,8 @@ select
   r.key,
   r.retry_of,
   r.created_at,
-  r.args
+  r.args,
+  r.retry_for
 from rowcron.run as r;
 comment on view rowcron.active is 'What is waiting, ready or running now.';
 
@@ -149,7 +150,8 @@ select
   l.job_id,
   l.retry_of,
   l.key,
-  l.args
+  l.args,
+  l.retry_for
 from rowcron.ledger as l
 where l.final
 order by l.finished_at desc;

@@ -1,7 +1,7 @@
 -- What is asked for by a change: cancel, retry, run_now, hold, release; signed, judged, recorded.
 
 begin;
-select plan(43);
+select plan(56);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -84,7 +84,72 @@ select rowcron.unschedule('gone');
 select throws_ok(format('select rowcron.retry(%s)', (select i.id from public.tap_ids as i where i.name = 'gone')), 'RCNOJ', 'there is no job "gone"', 'nor a run whose job is gone');
 select is((select c.changed_by || ' ' || c.action from rowcron.change as c where c.run_id = (select i.id from public.tap_ids as i where i.name = 'again')), 'tap_ann retry', 'a retry is recorded');
 
+-- a run that repeats another is for its occurrence, and takes nobody's place
+set local role tap_ann;
+insert into rowcron.job (name, command, queue, schedule) values ('night', 'select 1', 'n', '0 3 * * *'), ('after', 'select 1', 'after', '@after 1 hour');
+reset role;
+create function public.tap_night(nth integer) returns bigint language sql as $$
+  select i.id from public.tap_ids as i where i.name = 'night ' || nth
+$$;
+create table public.tap_nights as select null::integer as nth, c.* from rowcron._claim(gen_random_uuid(), 0, '{n}', '{sql}', null, clock_timestamp()) as c;
+create function public.tap_fail(nth integer, brief boolean) returns timestamptz language plpgsql as $$
+begin
+  if brief then
+    insert into public.tap_nights
+    select tap_fail.nth, c.* from rowcron.claim_ready('00000000-0000-4000-8000-000000000001', 1, '{n}', '{sql}') as c where c.run_id is not null;
+  else
+    insert into public.tap_nights
+    select tap_fail.nth, c.* from rowcron._claim('00000000-0000-4000-8000-000000000001', 1, '{n}', '{sql}', null, clock_timestamp()) as c;
+  end if;
+  perform from public.tap_nights as t, rowcron.finish(t.run_id, t.token, 'failed') where t.nth = tap_fail.nth;
+  return (select t.scheduled_for from public.tap_nights as t where t.nth = tap_fail.nth);
+end
+$$;
+with night as (
+  insert into rowcron.run (job_id, job, owner, queue, kind, state, due_at, scheduled_for)
+  select j.id, j.name, j.owner, j.queue, j.kind, 'ready', '2030-01-01 03:00', '2030-01-01 03:00' from rowcron.job as j where j.name = 'night'
+  returning id
+)
+insert into public.tap_ids select 'night 0', n.id from night as n;
+select is(public.tap_fail(0, false), '2030-01-01 03:00', 'a run is for its occurrence');
+set local role tap_ann;
+insert into public.tap_ids values ('night 1', rowcron.retry(public.tap_night(0)));
+reset role;
+select results_eq($$select scheduled_for, retry_for, retry_of = public.tap_night(0) from rowcron.run where id = public.tap_night(1)$$,
+  $$values (null::timestamptz, '2030-01-01 03:00'::timestamptz, true)$$, 'one that repeats it is on demand');
+select is(public.tap_fail(1, false), '2030-01-01 03:00', 'and told the same occurrence');
+select is((select count(distinct t.idempotency_key) from public.tap_nights as t where t.nth in (0, 1)), 2::bigint, 'with a key of its own');
+delete from rowcron.ledger where run_id = public.tap_night(0);
+set local role tap_ann;
+insert into public.tap_ids values ('night 2', rowcron.retry(public.tap_night(1)));
+reset role;
+select is(public.tap_fail(2, true), '2030-01-01 03:00', 'a repetition of a repetition, too, by a short claim and when the ledger has forgotten the first');
+select results_eq($$select run_id, scheduled_for, retry_for from rowcron.ledger where job = 'night' order by run_id$$,
+  $$select n.id, null::timestamptz, '2030-01-01 03:00'::timestamptz from unnest(array[public.tap_night(1), public.tap_night(2)]) as n (id) order by 1$$, 'the ledger tells both');
+set local role tap_ann;
+select is((select count(*) from rowcron.occurrences('night', '2030-01-01', '2030-01-02') as o where o.run_id is not null), 0::bigint, 'which are no entries of the occurrence');
+create temporary view bulk as  -- as the README has it
+select rowcron.retry(h.run_id) from rowcron.history as h
+where h.outcome in ('failed', 'lost') and h.finished_at > now() - interval '1 day' and h.job = 'night'
+  and not exists (select from rowcron.active as a where a.retry_of = h.run_id)
+  and not exists (select from rowcron.history as r where r.retry_of = h.run_id);
+select is((select count(retry) from bulk), 1::bigint, 'of a chain its end is repeated');
+select is((select count(retry) from bulk), 0::bigint, 'and nothing that was repeated already');
+select lives_ok($$insert into public.tap_ids values ('night 3', rowcron.retry(public.tap_night(2))), ('night 4', rowcron.retry(public.tap_night(2)))$$, 'who asks twice gets two runs');
+select is((select count(*) from rowcron.active as a where a.retry_of = public.tap_night(2) and a.retry_for = '2030-01-01 03:00'), 3::bigint, 'for the same occurrence');
+reset role;
+delete from rowcron.run where queue = 'n';
+-- the end of a repetition is not what @after counts from
+insert into rowcron.run (job_id, job, owner, queue, kind, state, due_at, retry_for)
+select j.id, j.name, j.owner, 'n', j.kind, 'ready', now(), '2030-01-01 03:00' from rowcron.job as j where j.name = 'after';
+create temporary table counted as select a.next_run_at from rowcron.agenda as a join rowcron.job as j on j.id = a.job_id where j.name = 'after';
+update rowcron.job set queue = 'n' where name = 'after';
+select is(public.tap_fail(4, false), '2030-01-01 03:00', 'it may be that of a job that counts from the end of its runs');
+select is((select a.next_run_at from rowcron.agenda as a join rowcron.job as j on j.id = a.job_id where j.name = 'after'), (select c.next_run_at from counted as c), 'which it does not move');
+delete from rowcron.job where name = 'after';
+
 -- hold and release
+set local role tap_ann;
 select throws_ok($$select rowcron.hold('mine')$$, 'RCOWN', '"tap_ann" may not hold or release', 'an author holds nothing');
 select throws_ok($$select rowcron.release()$$, 'RCOWN', null, 'nor releases');
 set local role tap_operator;

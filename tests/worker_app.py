@@ -36,6 +36,12 @@ async def late(run: Run) -> float:
     return time.time() - run.scheduled_for.timestamp()
 
 
+@handler
+def occurrence(run: Run) -> str:
+    """Return what it is for."""
+    return str(run.scheduled_for and run.scheduled_for.isoformat())
+
+
 @handler("add-it")
 def add(a: int, b: int) -> dict[str, int]:
     """Take keyword arguments."""

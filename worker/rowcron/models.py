@@ -176,7 +176,10 @@ class Run:
 
     @property
     def scheduled_for(self) -> datetime | None:
-        """The occurrence that it is for; None when it was asked for on demand."""
+        """The occurrence that it is for, or that the run was for which it repeats.
+
+        None when it was asked for on demand.
+        """
         return instant(self.row[10])
 
     @property

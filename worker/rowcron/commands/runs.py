@@ -136,7 +136,10 @@ def cancel(named: Named, runs: tuple[int, ...]) -> None:
 @json_option
 @with_database
 def retry(named: Named, runs: tuple[int, ...], as_json: bool) -> None:
-    """Run again what has ended, as new runs with the same args."""
+    """Run again what has ended, as new runs with the same args.
+
+    Each is for the occurrence of the run that it repeats. Asked again, it makes further runs.
+    """
     with session(named) as client:
         for run in runs:
             new = client.value("retry", {"run": run})

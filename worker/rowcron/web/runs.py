@@ -171,7 +171,10 @@ async def cancel_run(who: Who, run: RunNumber) -> Any:
     "/runs/{run}/retry", status_code=201, response_model=RunId, responses=documented(404, 409)
 )
 async def retry_run(who: Who, run: RunNumber) -> Any:
-    """Run an ended run's job again with the same args, as a new run that names the old."""
+    """Run an ended run's job again with the same args, as a new run that names the old.
+
+    It is for the same occurrence. Asked again, it makes another.
+    """
     async with who.ask() as asker:
         new = await asker.value("select rowcron.retry(%s)", (run,))
     return Raw(f'{{"run_id": {new}}}', 201, {"Location": f"/api/runs/{new}"})
