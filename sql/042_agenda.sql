@@ -43,9 +43,15 @@ declare
   last timestamptz;
   passed bigint := 1;
   anchor timestamptz := coalesce(job.starts_at, job.created_at);
+  started constant timestamptz := pg_postmaster_start_time();
 begin
   select a.* into entry from rowcron.agenda as a where a.job_id = job.id for update;
   first := entry.next_run_at;
+  if entry.booted_at < started and (started < job.starts_at) is not true
+    and (entry.runs_fired >= job.max_runs) is not true
+  then
+    first := started;  -- of @reboot, which has no next instant
+  end if;
   begin
     if not entry.enabled and (entry.parsed).form in ('cron', 'every', 'at')
       and (entry.runs_fired >= job.max_runs) is not true
@@ -78,7 +84,9 @@ begin
     );
   end if;
   update rowcron.agenda as a
-  set high_water = greatest(a.high_water, at), next_run_at = null
+  set
+    high_water = greatest(a.high_water, at), next_run_at = null,
+    booted_at = case when a.booted_at is not null then started end
   where a.job_id = job.id;
 end
 $$;
@@ -187,7 +195,7 @@ begin
     set
       queue = new.queue, kind = new.kind, enabled = new.enabled, max_running = new.max_running,
       owner = new.owner, parsed = meaning, next_run_at = following,
-      booted_at = case when (meaning).form = 'reboot' and new.enabled
+      booted_at = case when (meaning).form = 'reboot'
         then coalesce(a.booted_at, pg_postmaster_start_time()) end
     where a.job_id = new.id;
     if new.enabled and tg_op = 'UPDATE' then

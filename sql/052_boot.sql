@@ -1,6 +1,7 @@
 -- Jobs that run when PostgreSQL has started: @reboot. They have no next instant; what has been
--- accounted for is the start itself, in the agenda's booted_at. Races as in chapter 050. And what a
--- claim fires: a chunk of each of its queues and kinds.
+-- accounted for is the start itself, in the agenda's booted_at. A paused job is accounted for, too:
+-- how many starts its pause has passed over nobody could tell later. Races as in chapter 050. And
+-- what a claim fires: a chunk of each of its queues and kinds.
 
 set role rowcron_owner;
 
@@ -13,20 +14,20 @@ declare
   fired integer;
 begin
   with due as materialized (
-    select a.job_id
+    select a.job_id, a.enabled
     from rowcron.agenda as a
     where a.queue = _fire_boot.queue and a.kind = _fire_boot.kind and a.booted_at < started
-      and a.enabled
     limit 256
     for update skip locked
   ), allowed as materialized (
-    select j.*, (select min(r.id) from rowcron.run as r where r.job_id = j.id and r.scheduled_for
-      is not null) as live_run_id
+    select j.*, d.enabled as fires, (select min(r.id) from rowcron.run as r where r.job_id = j.id
+      and r.scheduled_for is not null) as live_run_id
     from due as d
     join rowcron.job as j on j.id = d.job_id
     join rowcron.agenda as a on a.job_id = d.job_id
     where (j.max_runs is null or a.runs_fired < j.max_runs)
-      and (j.starts_at is null or j.starts_at <= at) and (j.ends_at is null or j.ends_at > at)
+      and (j.starts_at is null or j.starts_at <= started)
+      and (j.ends_at is null or j.ends_at > started)
   ), moved as (
     update rowcron.agenda as a
     set
@@ -35,7 +36,7 @@ begin
       runs_fired = a.runs_fired + coalesce(j.runs, false)::integer,
       high_water = greatest(a.high_water, started)
     from due as d
-    left join (select w.id, w.live_run_id is null or w.on_overlap <> 'skip' as runs
+    left join (select w.id, w.fires and (w.live_run_id is null or w.on_overlap <> 'skip') as runs
       from allowed as w) as j on j.id = d.job_id
     where a.job_id = d.job_id
   ), runs as (
@@ -49,7 +50,7 @@ begin
       case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end,
         j.priority, at, started
     from allowed as j
-    where j.live_run_id is null or j.on_overlap <> 'skip'
+    where j.fires and (j.live_run_id is null or j.on_overlap <> 'skip')
     on conflict do nothing
   ), entries as (
     insert into rowcron.ledger (
@@ -57,17 +58,17 @@ begin
     )
     select
       j.id, j.name, j.owner, j.queue, j.kind, true, started, started, clock_timestamp(), 'skipped',
-      format('run %s is still live', j.live_run_id)
+      case when j.fires then format('run %s is still live', j.live_run_id) else 'paused' end
     from allowed as j
-    where j.live_run_id is not null and j.on_overlap = 'skip'
+    where not j.fires or (j.live_run_id is not null and j.on_overlap = 'skip')
   )
-  select count(*) into fired from due;
+  select count(*) into fired from due as d where d.enabled;
   return fired;
 end
 $$;
 comment on function rowcron._fire_boot(text, text, timestamptz, timestamptz) is
-  'Fires the @reboot jobs of one queue and kind that have not run since PostgreSQL started; '
-    'returns how many.';
+  'Fires the @reboot jobs of one queue and kind that have not run since PostgreSQL started, and '
+    'writes down those that are paused as skipped; returns how many it fired.';
 
 drop function if exists rowcron._fire(
   text[], text[], timestamptz, timestamptz, timestamptz, integer, integer, uuid, uuid, text[]

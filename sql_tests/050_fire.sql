@@ -1,7 +1,7 @@
 -- Time becomes runs: what is due, missed, overlapping, over.
 
 begin;
-select plan(127);
+select plan(128);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -276,6 +276,7 @@ select is(rowcron._fire_boot('boot', 'sql', pg_postmaster_start_time(), clock_ti
   'a @reboot job that is stored waits for the next start');
 select is(rowcron._fire_boot('boot', 'sql', '2031-01-01', '2031-01-01 00:01'), 3, 'each start fires the @reboot jobs');
 select is(rowcron._fire_boot('boot', 'sql', '2031-01-01', '2031-01-01 00:02'), 0, 'and fires them once');
+select is(public.tap_entries('boot paused'), 'skipped 1 -00:00:00 paused', 'a paused one is skipped');
 select rowcron._fire_boot('boot', 'sql', '2031-01-02', '2031-01-02');
 select rowcron._fire_boot('boot', 'sql', '2031-01-03', '2031-01-03');
 select is(

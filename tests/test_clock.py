@@ -216,6 +216,74 @@ def test_reboot_runs_once_a_start(clocked: Clocked) -> None:
     assert clocked.claim("00:02:07") == []
 
 
+@pytest.mark.parametrize(
+    ("paused", "edit", "entry"),
+    [
+        (
+            False,
+            "update rowcron.job set enabled = false",
+            "missed: paused before a worker fired it",
+        ),
+        (False, "delete from rowcron.job", "missed: deleted before a worker fired it"),
+        (
+            False,
+            "update rowcron.job set schedule = '@hourly'",
+            "missed: schedule changed before a worker fired it",
+        ),
+        (
+            False,
+            "update rowcron.job set ends_at = '2030-01-08'",
+            "missed: schedule changed before a worker fired it",
+        ),
+        (True, "update rowcron.job set enabled = true", "skipped: paused"),
+        (True, "delete from rowcron.job", "skipped: paused"),
+    ],
+)
+def test_a_start_that_nobody_fired_stands_in_the_ledger_after_an_edit(
+    clocked: Clocked, paused: bool, edit: str, entry: str
+) -> None:
+    clocked.insert("@reboot", enabled=not paused)
+    frozen.set_start(clocked.db, "2030-01-07 00:02:00")
+    clocked.at("00:03:00")
+    clocked.db.execute(edit.encode())
+    told = (
+        "select string_agg(l.outcome || ': ' || l.reason, ', ') from rowcron.ledger as l"
+        " where l.scheduled_for = '2030-01-07 00:02:00' and l.occurrences = 1"
+    )
+    assert clocked.one(told) == entry
+    clocked.db.execute(b"update rowcron.job set enabled = not enabled")
+    assert clocked.claim("00:04:00") == [], "once"
+    assert clocked.one(told) == entry
+
+
+def test_each_start_that_a_pause_passes_over_is_skipped(clocked: Clocked) -> None:
+    clocked.insert("@reboot", enabled=False)
+    for minute in ("02", "04"):
+        frozen.set_start(clocked.db, f"2030-01-07 00:{minute}:00")
+        assert clocked.claim(f"00:{minute}:05") == []
+        assert clocked.claim(f"00:{minute}:06") == []
+    clocked.db.execute(b"update rowcron.job set enabled = true")
+    assert clocked.claim("00:05:00") == []
+    frozen.set_start(clocked.db, "2030-01-07 00:06:00")
+    assert clocked.claim("00:06:05") == ["00:06:00"]
+    assert clocked.ledger() == ["skipped 00:02:00 1", "skipped 00:04:00 1"]
+
+
+@pytest.mark.parametrize(
+    ("window", "handed"),
+    [
+        ({"ends_at": "2030-01-07 00:02:30"}, ["00:02:00"]),
+        ({"starts_at": "2030-01-07 00:02:30"}, []),
+    ],
+)
+def test_a_start_counts_by_when_it_was_not_by_when_it_is_fired(
+    clocked: Clocked, window: dict[str, Any], handed: list[str]
+) -> None:
+    clocked.insert("@reboot", **window)
+    frozen.set_start(clocked.db, "2030-01-07 00:02:00")
+    assert clocked.claim("00:03:00") == handed
+
+
 def test_at_runs_once_and_is_over(clocked: Clocked) -> None:
     clocked.insert("@at 2030-01-07 00:05", max_attempts=2, retry_delay="1 minute", retry_jitter=0)
     assert clocked.claim("00:05:00") == ["00:05:00"]
