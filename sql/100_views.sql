@@ -34,6 +34,7 @@ select
   j.updated_at,
   case
     when not j.enabled then 'paused'
+    when rowcron._is_overdue(j.id) then 'overdue'
     when j.schedule is null then 'on demand'
     when a.next_run_at is not null then 'scheduled'
     when a.booted_at is not null and (a.runs_fired >= j.max_runs or j.ends_at <= clock_timestamp())
@@ -64,7 +65,8 @@ left join lateral (
   limit 1
 ) as l on true;
 comment on view rowcron.jobs is 'A job a row: what it is, in English, when it is next, how it '
-  'ended last. state: scheduled, on demand, paused, or over (its schedule names nothing further).';
+  'ended last. state: scheduled, on demand, paused, overdue (due for more than a minute, and not '
+  'begun), or over (its schedule names nothing further).';
 
 create or replace view rowcron.upcoming with (security_invoker = true) as
 select
@@ -158,139 +160,5 @@ order by l.finished_at desc;
 comment on view rowcron.history is
   'One row a run, and one for occurrences that did not run; newest first. attempt tells how many '
     'attempts it took; all of them stand in rowcron.ledger.';
-
-create or replace view rowcron.job_health with (security_invoker = true) as
-select
-  j.id,
-  j.name,
-  j.owner,
-  j.enabled,
-  h.runs,
-  h.succeeded,
-  h.failed,
-  h.skipped,
-  h.missed,
-  h.last_outcome,
-  h.last_success_at,
-  h.median_duration,
-  case
-    when not j.enabled then 'paused'
-    when h.last_outcome in ('failed', 'lost') then 'failing'
-    when h.skipped_since_run >= 10 then 'stuck behind one run'
-    when h.entries is null or h.entries = 0 then 'new'
-    else 'well'
-  end as verdict
-from rowcron.job as j
-left join lateral (
-  select
-    count(*) as entries,
-    count(*) filter (where e.run_id is not null) as runs,
-    count(*) filter (where e.outcome = 'succeeded') as succeeded,
-    count(*) filter (where e.outcome in ('failed', 'lost')) as failed,
-    count(*) filter (where e.outcome = 'skipped') as skipped,
-    sum(e.occurrences) filter (where e.outcome = 'missed') as missed,
-    (array_agg(e.outcome order by e.finished_at desc) filter (where e.run_id is not null))[1] as
-      last_outcome,
-    max(e.finished_at) filter (where e.outcome = 'succeeded') as last_success_at,
-    percentile_cont(0.5) within group (order by e.finished_at - e.started_at)
-      filter (where e.outcome = 'succeeded') as median_duration,
-    count(*) filter (
-      where e.outcome = 'skipped' and e.finished_at > coalesce(e.last_run_end, '-infinity')
-    ) as skipped_since_run
-  from (
-    select l.*, max(l.finished_at) filter (where l.run_id is not null) over () as last_run_end
-    from (
-      select l.*
-      from (
-          select j.name
-          union
-          select c.old_values ->> 'name' from rowcron.change as c
-          where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
-        ) as n (name)
-      cross join lateral (
-        select l.run_id, l.outcome, l.occurrences, l.started_at, l.finished_at
-        from rowcron.ledger as l
-        where l.job = n.name and l.job_id = j.id and l.final
-        order by l.finished_at desc
-        limit 100
-      ) as l
-      order by l.finished_at desc
-      limit 100
-    ) as l
-  ) as e
-) as h on true;
-comment on view rowcron.job_health is 'How each job fares, by its last 100 entries in the ledger.';
-
-create or replace view rowcron.workers with (security_invoker = true) as
-select
-  w.id,
-  case
-    when w.stopping then 'stopped'
-    when w.lost_at is not null or w.expires_at <= clock_timestamp() then 'lost'
-    when w.asleep then 'asleep'
-    else 'awake'
-  end as state,
-  w.host,
-  w.pid,
-  w.login,
-  w.version,
-  w.queues,
-  w.kinds,
-  w.concurrency,
-  (select count(*) from rowcron.run as r where r.worker_id = w.id
-    and r.state = 'running') as running,
-  w.started_at,
-  w.seen_at,
-  w.expires_at
-from rowcron.worker as w;
-comment on view rowcron.workers is 'The workers, and how many runs that you can see each of them '
-  'holds.';
-
-create or replace function rowcron._ledger_overflows() returns boolean
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select exists (select from rowcron.ledger_default)
-$$;
-comment on function rowcron._ledger_overflows()
-  is 'Whether the ledger''s default partition holds entries whose day has no partition.';
-
-create or replace view rowcron.queue_health with (security_invoker = true) as
-select
-  l.queue,
-  l.kind,
-  (
-    select count(*) from rowcron.worker as w
-    where w.lost_at is null and w.expires_at > clock_timestamp()
-      and l.kind = any (w.kinds) and (w.queues is null or l.queue = any (w.queues))
-  ) as workers,
-  (select count(*) from (
-    select from rowcron.run as r where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
-      limit 1000
-  ) as r) as ready_up_to_1000,
-  clock_timestamp() - (
-    select min(r.due_at) from (
-      select r.due_at from rowcron.run as r
-      where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' limit 1000
-    ) as r
-  ) as oldest_ready_age,
-  (
-    select min(a.next_run_at) from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind
-  ) as next_run_at,
-  h.held,
-  h.ledger_overflows,
-  'rowcron_owner' = 'rowcron_gate' as single_role  -- noqa: ST10
-from rowcron.lane as l
--- once, not for each lane
-cross join (
-  select
-    rowcron._held() || '; select rowcron.release(); ends it' as held,
-    rowcron._ledger_overflows() as ledger_overflows
-  limit 1
-) as h;
-comment on view rowcron.queue_health is
-  'Each queue and kind: workers, what is ready, how old, when something is due next; whether all '
-    'is held, whether the ledger lacks a partition, and whether one role plays all parts (rowcron '
-      'install --single-role), so that no job is kept from another.';
 
 reset role;

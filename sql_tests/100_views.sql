@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(53);
+select plan(59);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -72,6 +72,35 @@ set local role tap_ann;
 select results_eq($$select workers, ready_up_to_1000, oldest_ready_age between interval '60 s' and '70 s', next_run_at, held, ledger_overflows from rowcron.queue_health where queue = 'q'$$,
   $$values (2::bigint, 1::bigint, true, timestamptz '2039-01-01', null, false)$$, 'queue_health tells how each lane is');
 reset role;
+delete from rowcron.run;
+
+-- what nobody does
+set local role tap_ann;
+insert into rowcron.job (name, schedule, command, queue) values
+  ('late', '@hourly', 'select 1', 'late'), ('late boot', '@reboot', 'select 1', 'late'), ('late ready', null, 'select 1', 'late'), ('late waiting', null, 'select 1', 'late'),
+  ('late over', '@reboot', 'select 1', 'late'), ('late and missed', '@hourly', 'select 1', 'late'), ('in time', '@hourly', 'select 1', 'late'), ('missed', '@hourly', 'select 1', 'late');
+select rowcron.enqueue(n) from unnest('{late ready,late waiting,in time}'::text[]) as n;
+update rowcron.job set ends_at = '2020-01-01' where name = 'late over';
+reset role;
+update rowcron.agenda as a set high_water = '2020-01-01', next_run_at = clock_timestamp() - interval '2 min' from rowcron.job as j where j.id = a.job_id and j.name in ('late', 'late and missed');
+update rowcron.agenda as a set booted_at = '2020-01-01' from rowcron.job as j where j.id = a.job_id and j.name in ('late boot', 'late over');
+update rowcron.agenda as a set high_water = '2020-01-01', next_run_at = clock_timestamp() - interval '5 s' from rowcron.job as j where j.id = a.job_id and j.name = 'in time';
+update rowcron.run set due_at = clock_timestamp() - interval '3 min' where job in ('late ready', 'late waiting');
+update rowcron.run set state = 'waiting', waits_for = 'time' where job = 'late waiting';
+insert into rowcron.ledger (job_id, job, owner, queue, kind, final, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, true, clock_timestamp(), 'missed' from rowcron.job as j where j.name in ('missed', 'late and missed');
+set local role tap_ann;
+select results_eq($$select name, verdict from rowcron.job_health where name ~ 'late|time$|^missed' order by name$$,
+  $$values ('in time', 'new'), ('late', 'overdue'), ('late and missed', 'overdue'), ('late boot', case when pg_postmaster_start_time() < now() - interval '1 min' then 'overdue' else 'new' end), ('late over', 'new'), ('late ready', 'overdue'), ('late waiting', 'overdue'), ('missed', 'missed')$$,
+  'what is due and not begun for a minute is overdue, fired or not; a job of which all was missed is not well');
+select results_eq($$select name, state from rowcron.jobs where name ~ 'late (over|ready)|time$' or name = 'late' order by name$$,
+  $$values ('in time', 'scheduled'), ('late', 'overdue'), ('late over', 'over'), ('late ready', 'overdue')$$, 'jobs tells it, too');
+select ok((select q.overdue_for between interval '3 min' and interval '4 min' from rowcron.queue_health as q where q.queue = 'late'), 'and for how long, of the whole queue');
+select is((select q.overdue_for from rowcron.queue_health as q where q.queue = 'default'), null, 'where nothing is due nothing is told');
+reset role;
+insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final, started_at, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, -4, 1, true, now(), clock_timestamp(), 'succeeded' from rowcron.job as j where j.name = 'missed';
+select is((select h.verdict from rowcron.job_health as h where h.name = 'missed'), 'well', 'until it has run');
+insert into rowcron.ledger (job_id, job, owner, queue, kind, final, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, true, clock_timestamp(), 'missed' from rowcron.job as j, generate_series(1, 10) where j.name = 'missed';
+select is((select h.verdict from rowcron.job_health as h where h.name = 'missed'), 'missed', 'or if ten entries since say missed');
 delete from rowcron.run;
 
 -- a job is found by the names that it has borne, and described as it is

@@ -79,6 +79,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_identity()', 'invoker', 'v', ''),
   ('_instants(timestamp without time zone,text,boolean,boolean)', 'invoker', 'i', ''),
   ('_is_bound(text,text)', 'invoker', 'i', ''),
+  ('_is_overdue(bigint)', 'invoker', 's', 'operator user viewer'),
   ('_jittered(rowcron.job,timestamp with time zone,timestamp with time zone)', 'invoker', 's', ''),
   ('_job_named(text,text)', 'invoker', 's', 'operator user viewer'),
   ('_keep_lane(text,text)', 'invoker', 'v', ''),

@@ -447,6 +447,19 @@ def test_a_name_with_quotes_and_emoji_works_everywhere(run: Run) -> None:
     run("why", name)
 
 
+def test_a_job_that_nobody_runs_is_overdue_in_the_list(run: Run, db: psycopg.Connection) -> None:
+    run("job", "add", "neglected", "@hourly", "select 1")
+    run("job", "add", "fine", "@hourly", "select 1")
+    db.execute(
+        "update rowcron.agenda as a set high_water = now() - interval '1 h',"
+        " next_run_at = now() - interval '2 min'"
+        " from rowcron.job as j where j.id = a.job_id and j.name = 'neglected'"
+    )
+    lines = run("job", "list").stdout.splitlines()
+    assert ["overdue" in line for line in lines if "neglected" in line] == [True]
+    assert ["overdue" in line for line in lines if "fine" in line] == [False]
+
+
 def test_an_unknown_job_is_told(run: Run) -> None:
     for command in ("show", "pause", "resume", "run", "remove"):
         done = run("job", command, "ghost", code=1)

@@ -256,6 +256,19 @@ def test_a_start_that_nobody_fired_stands_in_the_ledger_after_an_edit(
     assert clocked.one(told) == entry
 
 
+def test_a_start_that_nobody_fires_is_overdue(clocked: Clocked) -> None:
+    clocked.insert("@reboot")
+    verdict = "select h.verdict from rowcron.job_health as h where h.name = 'job'"
+    frozen.set_start(clocked.db, "2030-01-07 00:02:00")
+    clocked.at("00:02:30")
+    assert clocked.one(verdict) == "new"
+    clocked.at("00:03:30")
+    assert clocked.one(verdict) == "overdue"
+    assert clocked.one("select state from rowcron.jobs") == "overdue"
+    clocked.claim("00:03:40")
+    assert clocked.one(verdict) == "new"
+
+
 def test_each_start_that_a_pause_passes_over_is_skipped(clocked: Clocked) -> None:
     clocked.insert("@reboot", enabled=False)
     for minute in ("02", "04"):
@@ -294,6 +307,14 @@ def test_at_runs_once_and_is_over(clocked: Clocked) -> None:
     assert clocked.claim("2031-01-01 00:00") == []
     assert clocked.ledger() == ["succeeded 00:05:00 1"]
     assert clocked.one("select state from rowcron.jobs") == "over"
+
+
+def test_health_flags_a_job_that_is_always_missed(clocked: Clocked) -> None:
+    clocked.insert("@every 1 second", on_missed="skip", missed_grace="0")
+    for second in range(31, 36):
+        clocked.claim(f"00:00:{second}.5")
+    health = "select h.verdict || ' ' || h.runs || ' ' || h.missed from rowcron.job_health as h"
+    assert clocked.one(health) == "missed 0 5"
 
 
 def test_health_flags_a_job_that_is_skipped_behind_one_run(clocked: Clocked) -> None:

@@ -112,6 +112,44 @@ def test_metrics_are_what_prometheus_reads(
         assert stranger.get("/api/metrics").status_code == 401
 
 
+def test_metrics_tell_that_nobody_works(
+    api: httpx.Client, bearer: Bearer, root: psycopg.Connection
+) -> None:
+    made = create(api, "neglected", queue="neglected", schedule="@hourly").json()["id"]
+    create(api, "in time", queue="in time", schedule="@hourly")
+    later = create(api, "later", queue="later").json()["id"]
+    api.post(f"/api/jobs/{later}/run")
+    root.execute(
+        "update rowcron.agenda set high_water = now() - interval '2 h',"
+        " next_run_at = now() - interval '5 min' where job_id = %s",
+        [made],
+    )
+    # what nobody promotes
+    root.execute(
+        "update rowcron.run set state = 'waiting', waits_for = 'time',"
+        " due_at = now() - interval '3 min' where job_id = %s",
+        [later],
+    )
+    found = exposed(bearer("vic").get("/api/metrics").text)
+    overdue = found["rowcron_queue_overdue_seconds"]
+    assert 300 <= overdue['queue="neglected",kind="sql"'] < 400
+    assert 180 <= overdue['queue="later",kind="sql"'] < 280
+    assert overdue['queue="in time",kind="sql"'] == 0
+    assert found["rowcron_queue_ready"]['queue="neglected",kind="sql"'] == 0
+    assert found["rowcron_jobs"]['verdict="overdue"'] == 2
+    assert api.get(f"/api/jobs/{made}/state").json()["verdict"] == "overdue"
+    assert api.get("/api/jobs", params={"name": "neglected"}).json()["items"][0]["state"] == (
+        "overdue"
+    )
+    queues = {q["queue"]: q for q in api.get("/api/queues").json()["items"]}
+    assert queues["neglected"]["overdue_for"].startswith("00:05:")
+    assert queues["in time"]["overdue_for"] is None
+    root.execute("delete from rowcron.run where job_id = %s", [later])
+    root.execute(
+        "update rowcron.agenda set next_run_at = now() + interval '1 h' where job_id = %s", [made]
+    )
+
+
 def test_the_hold_is_a_metric(bearer: Bearer, shared: Database) -> None:
     with psql_as(shared, "otto") as otto:
         otto.execute("select rowcron.hold('measured')")

@@ -63,7 +63,8 @@ def list_(
         print_json(rows)
         return
     for row in rows:
-        row["state"] = "" if row["enabled"] else "paused"
+        if row["state"] in ("scheduled", "on demand"):  # SCHEDULE says so
+            row["state"] = ""
         row["schedule"] = row["schedule"] or "on demand"
         row["next"] = row["next_run_at"]
     table(

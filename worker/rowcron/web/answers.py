@@ -144,6 +144,7 @@ class Queue(BaseModel):
     next_run_at: Instant | None
     held: str | None
     ledger_overflows: bool
+    overdue_for: Length | None
 
 
 class Page(BaseModel, Generic[T]):

@@ -69,7 +69,7 @@ class JobRow(BaseModel):
     description: str | None
     created_at: Instant
     updated_at: Instant
-    state: str = Field(description="scheduled, on demand, paused or over")
+    state: str = Field(description="scheduled, on demand, paused, overdue or over")
 
 
 class JobState(BaseModel):
@@ -79,7 +79,9 @@ class JobState(BaseModel):
     enabled: bool
     next_run_at: Instant | None
     last_run_at: Instant | None
-    verdict: str = Field(description="new, well, failing, paused, stuck behind one run.")
+    verdict: str = Field(
+        description="new, well, failing, paused, stuck behind one run, overdue, missed."
+    )
     runs: int
     succeeded: int
     failed: int
@@ -88,7 +90,7 @@ class JobState(BaseModel):
     last_outcome: str | None
     last_success_at: Instant | None
     median_duration: Length | None
-    state: str = Field(description="scheduled, on demand, paused or over")
+    state: str = Field(description="scheduled, on demand, paused, overdue or over")
 
 
 class Occurrence(BaseModel):

@@ -29,6 +29,15 @@ _ENDED = """
   ) as l
   group by l.outcome
 """
+# Half a millisecond a job that has a history.
+_JOBS = """
+  select h.verdict, count(*) as n
+  from rowcron.job_health as h
+  where h.id <= (
+    select max(j.id) from (select v.id from rowcron.job as v order by v.id limit 1000) as j
+  )
+  group by h.verdict
+"""
 
 
 @router.get("/health", response_model=Health)
@@ -76,8 +85,10 @@ async def _figures(asker: Asker) -> str:
     queues = await asker.rows(
         "select q.queue, q.kind, q.workers, q.ready_up_to_1000,"
         " coalesce(extract(epoch from q.oldest_ready_age), 0)::float8 as age,"
+        " coalesce(extract(epoch from q.overdue_for), 0)::float8 as overdue,"
         " q.held is not null as held, q.ledger_overflows from rowcron.queue_health as q"
     )
+    jobs = await asker.rows(_JOBS)
     workers = await asker.rows(_WORKERS + " group by w.state")
     ended = await asker.rows(_ENDED)
     lines: list[str] = []
@@ -95,6 +106,11 @@ async def _figures(asker: Asker) -> str:
         "queue", "kind",
     )  # fmt: skip
     metric("queue_oldest_ready_seconds", "Age of the oldest.", queues, "age", "queue", "kind")
+    metric(
+        "queue_overdue_seconds", "For how long what is due has been so, fired or not.", queues,
+        "overdue", "queue", "kind",
+    )  # fmt: skip
+    metric("jobs", "Jobs by how they fare, of the first 1000.", jobs, "n", "verdict")
     metric("workers", "Workers by state.", workers, "n", "state")
     metric("running", "Runs that they hold.", workers, "running", "state")
     metric("ended_5m", "Entries of the last 5 minutes, up to 10000.", ended, "n", "outcome")

@@ -37,7 +37,7 @@ WORKERS = """
 QUEUES = """
   select
     q.queue, q.kind, q.workers, q.ready_up_to_1000, q.oldest_ready_age, q.next_run_at, q.held,
-    q.ledger_overflows
+    q.ledger_overflows, q.overdue_for
   from rowcron.queue_health as q
   order by q.queue, q.kind
 """
