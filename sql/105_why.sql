@@ -3,6 +3,66 @@
 
 set role rowcron_owner;
 
+create or replace function rowcron._has_room(queue text, kind text, handler text) returns boolean
+language sql stable security definer  -- a worker is full of everybody's runs
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from rowcron.worker as w
+    where w.lost_at is null and w.expires_at > clock_timestamp()
+      and _has_room.kind = any (w.kinds) and (w.queues is null or _has_room.queue = any (w.queues))
+      and (_has_room.handler is null or w.handlers is null or _has_room.handler = any (w.handlers))
+      and (w.asleep and _has_room.kind = any (w.full_kinds)) is not true
+      and w.concurrency > (
+        select count(*) from (
+          select from rowcron.run as r where r.worker_id = w.id and r.state = 'running'
+          limit w.concurrency
+        ) as r
+      )
+  )
+$$;
+comment on function rowcron._has_room(text, text, text)
+  is 'Whether a live worker that takes runs of this queue, kind and handler holds fewer than it can.';
+
+create or replace function rowcron._count_before(run rowcron.run) returns bigint
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+-- by job or by lane, for the reason that chapter 106 gives
+set plan_cache_mode = force_custom_plan
+set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_bitmapscan = off
+as $$
+begin
+  if rowcron._has_few_runs() then
+    return (
+      select count(*)
+      from rowcron.job as j
+      cross join lateral (
+        select x.queue, x.kind, x.state, x.rank, x.due_at, x.id
+        from rowcron.run as x where x.job_id = j.id and x.state <> 'running' limit 1000
+      ) as r
+      where r.queue = run.queue and r.kind = run.kind and r.state = 'ready'
+        and (r.rank, r.due_at, r.id) < (run.rank, run.due_at, run.id)
+    );
+  end if;
+  return (
+    select count(*)
+    from (
+      select from rowcron.run as r
+      where r.queue = run.queue and r.kind = run.kind and r.state = 'ready'
+        and (r.rank, r.due_at, r.id) < (run.rank, run.due_at, run.id)
+      limit 1000
+    ) as r
+  );
+end
+$$;
+comment on function rowcron._count_before(rowcron.run)
+  is 'How many ready runs of its queue and kind that you can see stand before a run; counted up to '
+    '1,000, or all of an author who has few.';
+
 create or replace function rowcron.why_not_running(job text, owner text default current_user)
 returns table (gate text, holds boolean, detail text, hint text)
 language plpgsql stable
@@ -18,10 +78,15 @@ declare
   running bigint;
   held text := rowcron._held();
   ungranted text;
-  handler text;  -- what a worker must have
-begin
-  handler := case when wanted.kind = 'python' then wanted.command
+  -- the run's, if one is ready: an edit that is not committed when it is made leaves it where it was
+  queue text := wanted.queue;
+  kind text := wanted.kind;
+  handler text := case when wanted.kind = 'python' then wanted.command
     else 'connection ' || lower(wanted.connection) end;
+  is_served boolean;
+  is_full boolean := false;
+  standing text;  -- of the run that is ready
+begin
   if wanted.kind in ('http', 'shell') then
     ungranted := (
       select n.name
@@ -42,6 +107,21 @@ begin
   order by r.scheduled_for limit 1;
   select count(*) into running from rowcron.run as r where r.job_id = wanted.id
     and r.state = 'running';
+  if live.state = 'ready' then
+    queue := live.queue;
+    kind := live.kind;
+    handler := live.handler;
+  end if;
+  is_served := rowcron._served(queue, kind, handler);
+  if live.state = 'ready' then
+    is_full := is_served and not rowcron._has_room(queue, kind, handler);
+    standing := format('run %s has been ready for %s, behind %s others%s', live.id,
+      to_char(make_interval(secs => trunc(extract(epoch from greatest(at - live.due_at, '0')))),
+        'HH24:MI:SS'),
+      (select case when b.n >= 1000 then '1000 or more' else b.n::text end
+        from rowcron._count_before(live) as b (n)),
+      case when not rowcron._sees_all() then ' that you can see' else '' end);
+  end if;
   return query
   select g.gate, g.holds, g.detail, case when g.holds then g.hint end
   from (values
@@ -79,8 +159,10 @@ begin
       else 'its schedule names no further occurrence' end,
     format('select rowcron.run_now(%L);', wanted.name)),
   ('retry', backing_off.id is not null,
-    coalesce(format('attempt %s of run %s is due at %s', backing_off.attempt, backing_off.id,
-      rowcron._local_text(backing_off.due_at, wanted.timezone)), 'no attempt is backing off'),
+    case
+      when backing_off.id is null then 'no attempt is backing off'
+      else format('attempt %s of run %s is due at %s', backing_off.attempt, backing_off.id,
+        rowcron._local_text(backing_off.due_at, wanted.timezone)) end,
     'It runs by itself then.'),
   ('overlap', live.waits_for is not distinct from 'overlap'
       or (earlier.id is not null and wanted.on_overlap = 'skip'),
@@ -103,16 +185,27 @@ begin
   ('secret', ungranted is not null,
     coalesce('secret ' || ungranted || ' is not granted', 'no secret is lacking'),
     format('As an administrator: select rowcron.grant_secret(%L, %L);', ungranted, wanted.owner)),
-  ('worker', not rowcron._served(wanted.queue, wanted.kind, handler),
-    case when rowcron._served(wanted.queue, wanted.kind, handler) then 'a live worker takes it'
-      when rowcron._served(wanted.queue, wanted.kind, null)
-      then format('no live worker has the %s "%s"', case when wanted.kind = 'python' then 'handler'
-        else 'connection' end, coalesce(wanted.connection, wanted.command))
-      else format('no live worker serves queue "%s" and kind "%s"', wanted.queue, wanted.kind) end,
-    format('rowcron worker --queue %s --kind %s', wanted.queue, wanted.kind)
-      || case when wanted.kind = 'python' then ' --app MODULE; with --handler-database-url, '
+  ('worker', not is_served,
+    case when is_served then 'a live worker takes it'
+      when rowcron._served(queue, kind, null)
+      then format('no live worker has the %s "%s"', case when kind = 'python' then 'handler'
+        else 'connection' end, case when kind = 'python' then handler
+        else coalesce(wanted.connection, substr(handler, 12)) end)
+      else format('no live worker serves queue "%s" and kind "%s"', queue, kind) end,
+    format('rowcron worker --queue %s --kind %s', queue, kind)
+      || case when kind = 'python' then ' --app MODULE; with --handler-database-url, '
         'without which handlers that ask for a connection are not offered'
-        else coalesce(', with ROWCRON_CONNECTION_' || upper(wanted.connection) || ' set', '') end)
+        else coalesce(', with ROWCRON_CONNECTION_' || upper(wanted.connection) || ' set', '') end),
+  ('room', is_full,
+    case
+      when is_full then 'each live worker that takes it is full; ' || standing
+      when standing is not null then standing
+      when live.state = 'running' then format('run %s is running', live.id)
+      when live.id is null and entry.next_run_at <= at then 'no worker has fired it yet'
+      else 'no run is ready' end,
+    format('See rowcron.workers; another one: rowcron worker --queue %s --kind %s; or raise '
+      || '--concurrency%s.', queue, kind,
+      case when kind = 'sql' then ' and --sql-connections' else '' end))
   ) as g (gate, holds, detail, hint);
 end
 $$;

@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(59);
+select plan(69);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -122,7 +122,7 @@ create function public.tap_detail(job text, gate text) returns text language sql
   select w.detail || ' | ' || coalesce(w.hint, 'no hint') from rowcron.why_not_running(tap_detail.job) as w where w.gate = tap_detail.gate
 $$;
 set local role tap_ann;
-select is((select array_agg(w.gate) from rowcron.why_not_running('a') as w), '{held,paused,owner,window,due,retry,overlap,limit,kind,connection,secret,worker}', 'every gate is told, in order');
+select is((select array_agg(w.gate) from rowcron.why_not_running('a') as w), '{held,paused,owner,window,due,retry,overlap,limit,kind,connection,secret,worker,room}', 'every gate is told, in order');
 select is((select count(*) from rowcron.why_not_running('a') as w where coalesce(w.detail, '') = '' or (w.holds and coalesce(w.hint, '') = '') or (not w.holds and w.hint is not null)), 0::bigint, 'each says what holds, and if it is shut what to do');
 select is(public.tap_why('a'), 'due', 'a job that is not due is not due');
 select is((select array_agg(w.detail) from rowcron.why_not_running('a') as w where w.gate in ('connection', 'secret')), '{"it names no connection","no secret is lacking"}', 'a gate that is open says why');
@@ -178,6 +178,47 @@ set local role tap_ann;
 update rowcron.job set max_running = 1, on_overlap = 'allow' where name = 'd';
 select is(public.tap_why('d'), 'limit', 'a limit that is reached');
 select is(public.tap_detail('d', 'limit'), '1 running, max_running is 1 | Raise max_running.', 'says so');
+select is((select w.detail from rowcron.why_not_running('d') as w where w.gate = 'retry'), 'no attempt is backing off', 'where nothing backs off it says so');
+
+-- room
+reset role;
+delete from rowcron.run;
+update rowcron.worker set concurrency = 1, expires_at = case when id::text ~ '[12]$' then clock_timestamp() + interval '1 hour' else expires_at end;
+insert into rowcron.run (job_id, job, owner, queue, kind, state, due_at, worker_id, seal, started_at)
+select j.id, j.name, 'tap_bob'::regrole, j.queue, j.kind, 'running', now(), '00000000-0000-4000-8000-000000000001', gen_random_uuid(), now() from rowcron.job as j where j.name = 'later';
+set local role tap_ann;
+select rowcron.enqueue('later', due_at => clock_timestamp() - interval '90 s');
+select rowcron.enqueue('later', priority => 1) from generate_series(1, 3);
+select is(public.tap_why('later'), 'none', 'while one worker has room nothing is shut');
+select matches(public.tap_detail('later', 'room'), '^run \d+ has been ready for 00:01:3\d, behind 3 others that you can see \| no hint$', 'and it says for how long it has been ready, and how many go before');
+reset role;
+update rowcron.worker set full_kinds = '{sql}';
+set local role tap_ann;
+select is(public.tap_why('later'), 'room', 'a worker asleep that has said that of this kind it takes no more has no room');
+reset role;
+update rowcron.worker set full_kinds = '{http}';
+update rowcron.run set worker_id = '00000000-0000-4000-8000-000000000002', state = 'running', seal = gen_random_uuid(), started_at = now() where id = (select max(r.id) from rowcron.run as r where r.state = 'ready');
+set local role tap_ann;
+select is(public.tap_why('later'), 'room', 'nor one that holds as many as it can, whosever they are');
+select matches(public.tap_detail('later', 'room'),
+  '^each live worker that takes it is full; run \d+ has been ready for 00:01:3\d, behind 2 others that you can see \| See rowcron.workers; another one: rowcron worker --queue q --kind sql; or raise --concurrency and --sql-connections.$', 'says so');
+reset role;
+insert into rowcron.run (job_id, job, owner, queue, kind, state, priority, due_at)
+select j.id, j.name, j.owner, j.queue, j.kind, 'ready', 1, now() from rowcron.job as j, generate_series(1, 1100) where j.name = 'c';
+set local role tap_operator;
+select matches((select w.detail from rowcron.why_not_running('later', 'tap_ann') as w where w.gate = 'room'), 'behind 1000 or more others$', 'counted up to a thousand, for an operator all');
+reset role;
+delete from rowcron.run where job <> 'later' or state = 'running';
+update rowcron.run set queue = 'where it was';
+update rowcron.worker set queues = '{q}', full_kinds = null;
+set local role tap_ann;
+select is(public.tap_why('later'), 'worker', 'a run that an edit left in its old queue is judged by that one');
+select is(public.tap_detail('later', 'worker'), 'no live worker serves queue "where it was" and kind "sql" | rowcron worker --queue where it was --kind sql', 'which is named');
+reset role;
+delete from rowcron.run;
+update rowcron.worker set queues = null;
+set local role tap_ann;
+select is(public.tap_detail('later', 'room'), 'no run is ready | no hint', 'where none is ready there is nothing to tell');
 insert into rowcron.job (name, command, kind, queue) values ('py', 'send_mail', 'python', 'q');
 select rowcron.enqueue('py');
 select is(public.tap_why('py'), 'worker', 'a kind that no worker has');

@@ -614,6 +614,19 @@ def test_why_names_the_gates_that_hold(run: Run) -> None:
     assert len({gate["gate"] for gate in after if gate["holds"]}) == len(holding) - 1
 
 
+def test_why_tells_a_run_that_waits_for_its_turn(run: Run, db: psycopg.Connection) -> None:
+    db.execute(
+        "insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at)"
+        " values (gen_random_uuid(), '{sql}', 1, '1 h', '5 s', now(), now() + interval '1 h')"
+    )
+    run("job", "add", "patient", "none", "select 1")
+    for _ in range(3):
+        run("job", "run", "patient")
+    last = run("why", "patient").stdout.splitlines()[-1]
+    assert last.startswith("Nothing holds it back; run ")
+    assert last.endswith(", behind 0 others that you can see.")
+
+
 def test_hold_is_not_for_everybody(run: Run) -> None:
     done = run("hold", "mischief", code=1)
     assert done.stderr.startswith("Error: ")

@@ -97,3 +97,23 @@ def test_the_question_whether_anything_has_changed_costs_the_same(
         with psycopg.connect(database.url("work_web"), autocommit=True) as db:
             buffers.append(work(db, ASK)["buffers"])
     assert buffers[1] <= buffers[0] * 1.5 + 100, buffers
+
+
+@pytest.mark.parametrize(("role", "job"), [("work_viewer", "on-demand"), ("work_author", "b")])
+@pytest.mark.parametrize("ask", ["_count_before(r)", "_is_overdue(r.job_id)"])
+def test_how_a_job_stands_is_found_without_reading_all_that_waits(
+    pair: tuple[Database, Database], role: str, job: str, ask: str
+) -> None:
+    last = (
+        "select r.id from rowcron.run as r where r.queue = 'default' and r.state = 'ready'"
+        " and r.job = %s order by r.rank desc, r.due_at desc, r.id desc limit 1"
+    )
+    buffers = []
+    for database in pair:
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            found = db.execute(last, (job,)).fetchone()
+            assert found is not None
+        with psycopg.connect(database.url(role), autocommit=True) as db:
+            one = f"select rowcron.{ask} from rowcron.run as r where r.id = %s"
+            buffers.append(work(db, one, found[0])["buffers"])
+    assert buffers[1] <= buffers[0] * 1.5 + 1500, buffers

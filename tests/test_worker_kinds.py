@@ -467,6 +467,27 @@ def test_what_asks_for_a_connection_is_left_to_workers_that_have_one(
     assert jobs.end(run)["outcome"] == "succeeded"
 
 
+@pytest.mark.parametrize("options", [("--concurrency", "1"), ("--sql-connections", "1")])
+def test_why_tells_that_the_workers_are_full(
+    jobs: Jobs, start: Start, options: tuple[str, str]
+) -> None:
+    start(*options)
+    jobs.wait_running(jobs.run("sql", "select pg_sleep(30)"))
+    jobs.run("sql", "select 1", name="behind")
+    gate = (
+        "select string_agg(w.gate, ', '), min(w.detail) from rowcron.why_not_running('behind') as w"
+        " where w.holds"
+    )
+
+    def shut() -> tuple[str, str]:
+        row = jobs.owner.execute(gate).fetchone()
+        assert row is not None
+        return row
+
+    wait_until(lambda: shut()[0] == "room")
+    assert "is full; run" in shut()[1]
+
+
 def test_jobs_run_whatever_instants_look_like_in_a_session(jobs: Jobs, start: Start) -> None:
     name = jobs.db.info.dbname
     for setting in (

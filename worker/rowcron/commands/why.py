@@ -19,6 +19,7 @@ def why(named: Named, name: str, as_json: bool) -> None:
     """Tell why a job does not run now.
 
     Every gate between the job and a run, in order: those that stand open, and those that hold it.
+    The last, room, tells how long a run has been ready, and how many of its queue go first.
     """
     with session(named) as client:
         gates = client.call("why_not_running", of_job(name, "job"))
@@ -35,7 +36,8 @@ def why(named: Named, name: str, as_json: bool) -> None:
             click.echo(f"{'':<{size + 4}}{safe(gate['hint'])}")
     held = sum(bool(gate["holds"]) for gate in gates)
     if not held:
-        click.echo("\nNothing holds it back.")
+        # the last gate tells what it is waiting for all the same: its turn
+        click.echo(f"\nNothing holds it back; {safe(gates[-1]['detail'])}.")
 
 
 COMMANDS = {"why": why}
