@@ -19,6 +19,7 @@ import pytest
 from attack.conftest import Attack
 from harness import ROOT, wait_until
 from rowcron.blank import Blanker
+from test_worker_loop import asleep
 from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -279,6 +280,49 @@ def test_who_was_not_granted_it_does_not_get_it(
     entry = jobs.end(jobs.run("http", f"{base}/${{secret:UNSET}}"))
     assert (entry["reason"], "ROWCRON_SECRET_UNSET" in entry["error"]) == ("secret", True)
     tried.stopped(entry["error"])
+
+
+@pytest.mark.parametrize("claimed", ["long", "short", "fired"])
+def test_runs_that_are_claimed_together_get_it_each(
+    jobs: Jobs, start: Start, echo: Server, attack: Attack, claimed: str
+) -> None:
+    """By a whole claim, by that of a sleeper that is woken, or as they are fired."""
+    options = (*ALL, "--poll", "30", "--lease", "60")
+    grant(jobs)
+    command, args = f"POST http://127.0.0.1:{echo.server_port}/x", {"t": "${secret:TOKEN}"}
+    tried = attack("have it filled into one run's own args by another's, or left out of one")
+    if claimed == "fired":
+        schedule = {"schedule": "* * * * * *", "on_missed": "all", "on_overlap": "allow"}
+        jobs.add("http", command, args=args, max_runs=4, **schedule)
+        jobs.db.execute(
+            "update rowcron.agenda set next_run_at = next_run_at - interval '4 s',"
+            " high_water = high_water - interval '5 s'"
+        )
+        start(*options, **NAMED)
+        wait_until(lambda: len(echo.seen) == 4, what="all of them")
+        assert [json.loads(body) for _, _, body in echo.seen] == [{"t": TOKEN}] * 4
+        tried.stopped("each is filled in")
+        return
+    literal = {"comment": "${secret:TOKEN}"}
+    orders = [[None] * 3, [literal, None, None], [None, literal, None], [None, None, literal]]
+    orders += [[None, literal, literal], [literal, None, literal], [literal, literal, literal]]
+    if claimed == "short":
+        start(*options, **NAMED)
+    for order in orders:
+        if claimed == "short":
+            wait_until(lambda: asleep(jobs.db), what="its sleep")
+        name = jobs.add("http", command, args=args)
+        with jobs.owner.transaction():
+            runs = [jobs.start(name, own) for own in order]
+        worker = start(*options, **NAMED) if claimed == "long" else None
+        ends = [jobs.end(run) for run in runs]
+        assert len({end["started_at"] for end in ends}) == 1, "together"
+        if worker:
+            worker.stop()
+        sent = sorted(json.dumps(json.loads(body)) for _, _, body in echo.seen[-3:])
+        assert sent == sorted(json.dumps(own or {"t": TOKEN}) for own in order), order
+        assert [end["outcome"] for end in ends] == ["succeeded"] * 3
+    tried.stopped("those with the job's args are filled in, those with their own go as they are")
 
 
 def test_values_stay_where_they_are_put(

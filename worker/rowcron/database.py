@@ -107,7 +107,8 @@ def _claim_values(
 
 def _runs(rows: list[Any]) -> list[Run]:
     wholes = {row[2]: row for row in rows if row[3] is not None}
-    return [Run(row, wholes[row[2]]) for row in rows]
+    # a whole row stands for itself: args and their secrets are told of it alone
+    return [Run(row, row if row[3] is not None else wholes[row[2]]) for row in rows]
 
 
 class Verdict(NamedTuple):
