@@ -26,6 +26,7 @@ declare
   seen bigint[] := '{}';
   more tid[];
   more_firsts bigint[];
+  steps integer := 0;  -- those that brought something
   doubtful boolean := false;
   doubt boolean;
 begin
@@ -80,10 +81,11 @@ begin
       into more, more_firsts, doubt;
       picked := picked || more;
       firsts := firsts || more_firsts;
+      steps := steps + (more <> '{}')::integer;
       doubtful := doubtful or doubt;
       exit when cardinality(started) + cardinality(picked) >= capacity;
     end loop;
-    if not doubtful and pass = 1 then
+    if not doubtful and pass = 1 and steps <= 1 then  -- two may each name a first of one job
       return;
     end if;
     ids := array(
@@ -113,7 +115,7 @@ end
 $$;
 comment on function rowcron._pick(rowcron._band[], text[], integer) is
   'Locks up to `capacity` ready runs of these bands that may start, best first, and returns where '
-    'they stand; firsts: one of each job, with the job''s args if one has them, or two; limited: '
-    'the jobs whose runs count against a limit.';
+    'they stand; firsts: one of each job, with the job''s args if one has them; limited: the '
+    'jobs whose runs count against a limit.';
 
 reset role;

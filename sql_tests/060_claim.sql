@@ -1,7 +1,7 @@
 -- The claim: which runs, in which order, under which limits.
 
 begin;
-select plan(78);
+select plan(79);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -281,6 +281,16 @@ select is((select count(distinct t.token) from terse as t join rowcron.job as j 
 select is((select array_agg(t.job order by t.job) from terse as t join rowcron.job as j on j.id = t.job_id where j.kind = 'http' and t.token is not null), '{all own,own}', 'the others that of the job''s row');
 select is((select count(*) from terse as t join rowcron.run as r on r.id = t.run_id
   where r.seal = md5(coalesce(t.token, (select w.token from terse as w where w.job_id = t.job_id and w.job is not null))::text)::uuid), 8::bigint, 'and with it each can be ended');
+-- with bounds (chapter 058) the priorities are looked through one after the other
+set local role tap_ann;
+insert into rowcron.job (name, queue, command, kind, args) values ('steps', 'steps', 'https://example.org/', 'http', '{"of": "job"}');
+select rowcron.enqueue('steps', priority => 9); select rowcron.enqueue('steps', priority => 9); select rowcron.enqueue('steps', args => '{"n": 1}');
+reset role;
+select rowcron._remember(rowcron._reach_key('{steps}', '{http}', null),
+  row(clock_timestamp(), 1000, false, false, null, null, array[row(null, 'steps', 'http', -1, '-infinity', 0, null)::rowcron._band])::rowcron._reached);
+select results_eq($$select c.job, c.args from rowcron._claim(gen_random_uuid(), 9, '{steps}', '{http}', null, clock_timestamp(), true) as c$$, $$values
+  ('steps', '{"of": "job"}'::jsonb), (null, null), (null, '{"n": 1}')$$,
+  'also then one row tells what belongs to a job, so that no run gets the args of another');
 
 -- the public verb
 set local role tap_ann;
