@@ -45,3 +45,9 @@ def must_be_raw(connection: BaseConnection[Any]) -> bool:
         connection.adapters.register_loader(name, _Text)
         connection.adapters.register_loader(name, _BinaryText)
     return False
+
+
+def spoken(connection: BaseConnection[Any]) -> str:
+    """Return Python's name of what is spoken now; SQL_ASCII sends and takes what it is given."""
+    encoding = connection.info.encoding
+    return "utf-8" if encoding == "ascii" else encoding

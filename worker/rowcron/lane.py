@@ -28,9 +28,10 @@ class Lane:
     def __init__(self, number: int, host: Host, info: str) -> None:
         self.host = host
         self.info = info
+        self.number = number
         self.part = f"execution {number}"  # of what may be away
         self.connection: psycopg.AsyncConnection[Any] | None = None
-        self.wire: Wire | None = None  # over that connection, unless a job named its own
+        self.wire: Wire | None = None  # over that connection
         self.session: Session | None = None
         self.watch = False  # the server can notice that we are gone
         self.run: Run | None = None

@@ -18,7 +18,11 @@ from psycopg import AsyncConnection, pq
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 
+from rowcron.encoding import spoken
+
 FAILED = pq.ExecStatus.FATAL_ERROR
+ROW = pq.ExecStatus.SINGLE_TUPLE
+COPIES = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 BINARY = 1
 PASSES = 10  # reads of what libpq's buffer takes, before others have their turn
 
@@ -38,12 +42,10 @@ class Wire:
         self.connection = connection
         self._hear = hear
         self._gone = gone
-        # SQL_ASCII sends and takes what it is given
-        encoding = connection.info.encoding
-        self.encoding = "utf-8" if encoding == "ascii" else encoding
+        self.encoding = spoken(connection)
         self._pgconn = connection.pgconn
         self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[pq.abc.PGresult] | None = None
+        self._waiter: asyncio.Future[list[pq.abc.PGresult]] | None = None
         self._answers: list[pq.abc.PGresult] = []
         self._socket = self._pgconn.socket
         self._readable = select.poll()
@@ -52,7 +54,16 @@ class Wire:
 
     async def ask(self, query: bytes) -> pq.abc.PGresult:
         """Send statements and return the answer to the last. Raises psycopg's errors."""
-        return await self._ask(self._pgconn.send_query, query)
+        return (await self._ask(self._pgconn.send_query, query))[-1]
+
+    async def ask_first(self, query: bytes) -> tuple[pq.abc.PGresult | None, pq.abc.PGresult]:
+        """Send a statement; return its first row, if any, and what its answer ended with.
+
+        The other rows are dropped as they come, however many. Raises psycopg's errors.
+        """
+        answers = await self._ask(self._send_for_rows, query)
+        first = answers[-2] if len(answers) > 1 and answers[-2].status == ROW else None
+        return first, answers[-1]
 
     async def prepare(self, name: bytes, query: bytes) -> None:
         """Prepare a statement. Raises psycopg's errors."""
@@ -60,15 +71,23 @@ class Wire:
 
     async def ask_prepared(self, name: bytes, values: Sequence[str | None]) -> pq.abc.PGresult:
         """Send a statement that was prepared; the answer is binary. Raises psycopg's errors."""
-        return await self._ask(
+        answers = await self._ask(
             self._pgconn.send_query_prepared, name, self._texts(values), None, BINARY
         )
+        return answers[-1]
 
     async def ask_with(self, query: bytes, values: Sequence[str | None]) -> pq.abc.PGresult:
         """Send a statement with its values; the answer is binary. Raises psycopg's errors."""
-        return await self._ask(
+        answers = await self._ask(
             self._pgconn.send_query_params, query, self._texts(values), None, None, BINARY
         )
+        return answers[-1]
+
+    async def ask_typed(
+        self, query: bytes, values: Sequence[bytes | None], types: Sequence[int]
+    ) -> pq.abc.PGresult:
+        """Send a statement with values as the server wrote them. Raises psycopg's errors."""
+        return (await self._ask(self._pgconn.send_query_params, query, values, types))[-1]
 
     def rows(self, answer: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         """Return the rows of an answer as Python values."""
@@ -96,15 +115,19 @@ class Wire:
                 raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
         return texts
 
-    async def _ask(self, send: Callable[..., None], *what: Any) -> pq.abc.PGresult:
+    def _send_for_rows(self, query: bytes) -> None:
+        self._pgconn.send_query(query)
+        self._pgconn.set_single_row_mode()
+
+    async def _ask(self, send: Callable[..., None], *what: Any) -> list[pq.abc.PGresult]:
         waiter = self._waiter = self._loop.create_future()
         try:
             send(*what)
             self._write()
         except psycopg.Error as error:
             self._end(error)
-        answer: pq.abc.PGresult = await waiter
-        return answer
+        answers: list[pq.abc.PGresult] = await waiter
+        return answers
 
     def _write(self) -> None:
         if self._pgconn.flush():  # the kernel's buffer is full
@@ -142,6 +165,13 @@ class Wire:
             if answer is None:
                 self._end(None)
                 return
+            status = answer.status
+            if status == ROW and self._answers and self._answers[-1].status == ROW:
+                continue
+            if status in COPIES:  # libpq would answer so again and again
+                self.close()
+                self._end(psycopg.NotSupportedError("COPY from or to a client is not possible"))
+                return
             self._answers.append(answer)
 
     def _end(self, error: psycopg.Error | None) -> None:
@@ -159,6 +189,6 @@ class Wire:
         if error is not None:
             waiter.set_exception(error)
         elif answers:
-            waiter.set_result(answers[-1])
+            waiter.set_result(answers)
         else:
             waiter.set_exception(psycopg.OperationalError("the connection was cut"))

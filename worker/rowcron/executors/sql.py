@@ -145,7 +145,7 @@ class Executor:
 
     async def _execute(self, lane: Lane, run: Run) -> Outcome:
         if run.connection_name is not None:
-            return await nonatomic.execute(self.host, lane, run)
+            return await nonatomic.execute(self.host, lane.number, run)
         trouble = ""
         try:
             while run.stopping is None:
