@@ -131,6 +131,16 @@ def test_rows_that_end_in_an_error_are_a_failure(named: Named) -> None:
     assert "division by zero" in entry["error"]
 
 
+def test_a_transaction_that_is_left_open_is_a_failure(named: Named) -> None:
+    entry = named.end("insert into effect values (1); begin; insert into effect values (2)")
+    assert (entry["outcome"], entry["reason"]) == ("failed", "transaction")
+    assert "left a transaction open; it was rolled back" in entry["error"]
+    assert entry["output"] == "INSERT 0 1\nBEGIN\nINSERT 0 1"
+    assert named.jobs.db.execute("select n from effect").fetchall() == [(1,)]
+    assert named.end("begin; insert into effect values (3); commit")["outcome"] == "succeeded"
+    assert named.jobs.db.execute("select n from effect").fetchall() == [(1,), (3,)]
+
+
 def test_copy_to_the_client_is_refused(named: Named) -> None:
     for command in ("copy effect to stdout", "copy effect from stdin"):
         entry = named.end(command)

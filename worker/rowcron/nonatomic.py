@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg import pq
 
 from rowcron.capture import LIMIT, storable, tail, to_json
 from rowcron.connection import conninfo
@@ -101,6 +102,13 @@ async def _execute(lane: Lane, wire: Wire, run: Run) -> Outcome:
         row, end = await wire.ask_first(statement.encode(wire.encoding))
         tags.append((end.command_status or b"").decode())
     output = tail("\n".join(tags)) or None
+    if wire.connection.info.transaction_status != pq.TransactionStatus.IDLE:
+        await wire.ask(b"rollback")
+        text = (
+            "the command left a transaction open; it was rolled back\n"
+            "HINT: End it with COMMIT, or leave out BEGIN: each statement commits by itself."
+        )
+        return Outcome("failed", "transaction", text, output)
     result = None if row is None else await _as_json(wire, row)
     return Outcome("succeeded", None, None, output, result)
 
