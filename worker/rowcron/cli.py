@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from rowcron import __version__
+from rowcron import __version__, ending
 
 # Sections of the help page: command, the module below rowcron.commands that has it, its summary
 # (a test compares it with the command's own).
@@ -115,4 +115,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is spelt out
             stream.reconfigure(errors="backslashreplace")
-    cli(prog_name="rowcron")
+    try:
+        cli(prog_name="rowcron")
+    except BaseException as error:
+        ending.end_as(error)
+        raise

@@ -9,11 +9,18 @@ are executed.
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
+from rowcron import ending
 from rowcron.errors import BadSettings
 from rowcron.settings import WorkerSettings
+
+PATIENCE: Final = 1.0  # seconds for tasks that were cancelled, and for the loop's threads, to end
+THREADS: Final = "rowcron-loop"  # how they are named
 
 
 def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:
@@ -23,8 +30,41 @@ def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:
     except BadSettings:
         main.close()
         raise
-    with asyncio.Runner(loop_factory=factory) as runner:
+    runner = asyncio.Runner(loop_factory=factory)
+    runner.get_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix=THREADS))
+    try:
         return runner.run(main)
+    finally:
+        _close(runner)
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """Do what the runner's `close` does, which waits for tasks and threads however long that takes.
+
+    What does not end soon is left behind: a thread that a handler waited for cannot be cancelled.
+    """
+    until = time.monotonic() + PATIENCE
+    for task in runner.run(_cancelled()):
+        ending.leave(task)
+    runner.get_loop().close()  # lets the threads end, and does not wait for them
+    for thread in threading.enumerate():
+        if thread.name.startswith(THREADS):
+            thread.join(max(until - time.monotonic(), 0.0))
+            if thread.is_alive():
+                ending.leave(thread)
+
+
+async def _cancelled() -> set[asyncio.Task[Any]]:
+    """Cancel all tasks, close what generates for them, and return the tasks that go on."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, tasks = await asyncio.wait(tasks, timeout=PATIENCE)
+    if not tasks:
+        closing = asyncio.create_task(asyncio.get_running_loop().shutdown_asyncgens())
+        _, tasks = await asyncio.wait((closing,), timeout=PATIENCE)
+    return tasks
 
 
 def loop_factory(settings: WorkerSettings) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from rowcron import executors, heartbeat
+from rowcron import ending, executors, heartbeat
 from rowcron.connection import conninfo
 from rowcron.errors import NotPermitted, RowcronError, Unavailable
 from rowcron.eventloop import run
@@ -167,6 +167,7 @@ class Worker:
             await self._settled_within(self.settings.grace)
         if running.active:
             grace = 0.0 if turns.stopping == "now" else min(self.settings.kill_grace, 2.0)
+            ending.leave(list(running.active.values()))  # threads of theirs may go on
             running.stop_all("released", grace)
         if not await self._settled_within(GIVE_UP):
             left = len(running.active) + running.reporter.backlog

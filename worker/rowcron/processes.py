@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import select
 import signal
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
+from rowcron.ending import end
 from rowcron.errors import RowcronError
 from rowcron.eventloop import run
 from rowcron.log import complain
@@ -82,10 +82,7 @@ class Supervisor:
         except KeyboardInterrupt:
             code = 0
         finally:
-            atexit._run_exitfuncs()  # an app's, too; an exit by exception would be the parent's own
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            end(code)  # an exit by exception would be the parent's own
 
     async def _worker(self) -> int:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,68 @@
+"""The worker's process: its end, its signals, its children, its descriptors."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import wait_until
+from workers import Jobs, Start, WorkerProcess, jobs, start
+
+__all__ = ["jobs", "start"]
+
+APP = ("--app", "process_app", "--kind", "python")
+
+
+def stopped_at_once(worker: WorkerProcess) -> int:
+    """Tell it twice to stop; return its exit code."""
+    worker.send(signal.SIGTERM)
+    wait_until(lambda: worker.events("drain"), what="the drain")
+    worker.send(signal.SIGTERM)
+    return worker.process.wait(8)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("name", ["in_thread", "in_pool", "in_pool_plain", "deaf"])
+def test_a_stop_at_once_ends_what_handlers_have_begun(
+    jobs: Jobs, start: Start, tmp_path: Path, name: str, loop: str
+) -> None:
+    marks = tmp_path / "marks"
+    worker = start(*APP, "--event-loop", loop, TEST_FAREWELLS=str(tmp_path))
+    run = jobs.run("python", name, {"file": str(marks)})
+    wait_until(marks.exists, what="the handler")
+    assert stopped_at_once(worker) == 0
+    query = "select state, attempt from rowcron.run where id = %s"
+    assert jobs.db.execute(query, (run,)).fetchall() == [("ready", 1)]
+    assert (tmp_path / str(worker.process.pid)).exists()  # what an app registers is called
+    console = worker.console.read_text("utf-8")
+    assert "worker stopped" in console
+    assert "Traceback" not in console
+    assert "was destroyed" not in console
+
+
+def test_a_stop_at_once_ends_it_in_several_processes(
+    jobs: Jobs, start: Start, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    worker = start(*APP, "--processes", "2", wait=False)
+    jobs.run("python", "in_thread", {"file": str(marks)})
+    wait_until(marks.exists, what="the handler")
+    assert stopped_at_once(worker) == 0
+    length = marks.stat().st_size
+    time.sleep(0.3)  # what is measured: six marks' time
+    assert marks.stat().st_size == length
+
+
+def test_a_drain_does_not_wait_for_the_thread_of_a_run_that_was_cancelled(
+    jobs: Jobs, start: Start, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    worker = start(*APP)
+    run = jobs.run("python", "in_thread", {"file": str(marks)})
+    wait_until(marks.exists, what="the handler")
+    jobs.owner.execute("select rowcron.cancel(%s)", (run,))
+    assert jobs.end(run)["outcome"] == "cancelled"
+    assert worker.stop(limit=8) == 0
