@@ -1,7 +1,7 @@
 -- Lost claims.
 
 begin;
-select plan(44);
+select plan(48);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
