@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 import httpcore
 import psycopg
@@ -19,6 +20,7 @@ import pytest
 from attack.conftest import Attack
 from rowcron.addresses import Gate
 from rowcron.guarded import Blocked, GuardedBackend
+from rowcron.lookups import Lookups
 from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -41,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
-    do_POST = do_PUT = do_GET
+    do_POST = do_PUT = do_HEAD = do_GET
 
     def plain(self, _: str) -> None:
         """A short answer with a cookie."""
@@ -100,6 +102,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Not HTTP."""
         self.wfile.write(b"\x1b[2J\0\xff SSH-2.0-OpenSSH_9\r\n\r\n")
         self.close_connection = True
+
+    def do_surplus(self, rest: str) -> None:
+        """An answer that ends with its head, and what was asked for all the same."""
+        head = b"204 No Content" if self.command != "HEAD" else b"200 OK\r\nContent-Length: 9"
+        self.wfile.write(b"HTTP/1.1 " + head + b"\r\n\r\n" + unquote_to_bytes(rest))
 
     def drip(self, what: bytes) -> None:
         """Write it again and again, slowly."""
@@ -258,7 +265,7 @@ def answers(*rounds: list[str]) -> Callable[..., Any]:
     """A resolver that answers differently each time."""
     left = list(rounds)
 
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
         found = left.pop(0)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, port)) for text in found]
 
@@ -291,8 +298,8 @@ def test_a_name_that_changes_its_mind(monkeypatch: pytest.MonkeyPatch, attack: A
 
     async def attempts(*rounds: list[str]) -> tuple[list[str], list[str]]:
         recorder = Recorder()
-        backend = GuardedBackend(Gate(), recorder)
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answers(*rounds))
+        backend = GuardedBackend(Gate(), Lookups(), "alice", recorder)
+        monkeypatch.setattr("rowcron.lookups.socket.getaddrinfo", answers(*rounds))
         return [await reach(backend) for _ in rounds], recorder.where
 
     tried = attack("DNS: public when judged, 127.0.0.1 when connected (rebinding)")
@@ -355,6 +362,50 @@ def test_answers_are_bounded_in_size_and_time(
     lines = Path(f"/proc/{worker.process.pid}/status").read_text("utf-8").splitlines()
     peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     assert peak < 150_000
+
+
+def test_what_follows_an_answer_answers_nobody(
+    jobs: Jobs, start: Start, serve: Callable[[], Web], bob: psycopg.Connection, attack: Attack
+) -> None:
+    web = serve()
+    start("--concurrency", "1")
+    base = f"http://127.0.0.1:{web.server_port}"
+    jobs.db.execute("grant rowcron_http to bob")
+    theirs = Jobs(bob, jobs.db)
+    forged = quote("HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\nforged for bob", safe="")
+    for method in ("HEAD", "GET"):
+        tried = attack(f"leave an answer for the next owner's job: {method} that is given a body")
+        sent = jobs.run("http", f"{method} {base}/surplus/{forged}")
+        assert jobs.end(sent)["outcome"] == "succeeded"
+        assert theirs.end(theirs.run("http", f"POST {base}/bobs-account"))["output"] == "canary"
+        tried.stopped("each run has connections of its own")
+
+
+def test_names_that_nobody_answers_for_hold_up_no_other_owner(
+    jobs: Jobs, start: Start, serve: Callable[[], Web], bob: psycopg.Connection, attack: Attack
+) -> None:
+    web = serve()
+    allow = ("--http-allow", "127.0.0.1,localhost", "--app", "slow_names")
+    # uvloop asks the system behind Python's back
+    options = ("--concurrency", "100", "--grace", "0", "--event-loop", "asyncio")
+    worker = start(*allow, *options, "--handler-database-url", "")
+    jobs.db.execute("grant rowcron_http to bob")
+    theirs = Jobs(bob, jobs.db)
+    tried = attack("have the worker look up names whose servers are silent, as many as it takes")
+    runs = [jobs.run("http", f"http://n{n}.silent/", timeout="500 ms") for n in range(20)]
+    for run in runs:
+        assert jobs.end(run)["reason"] == "timeout"
+    runs = [jobs.run("http", f"http://n{n}.silent/") for n in range(40)]
+    for run in runs:
+        jobs.wait_running(run)
+    begin = time.monotonic()
+    url = f"http://localhost:{web.server_port}/x"
+    assert theirs.end(theirs.run("http", url))["output"] == "canary"
+    assert time.monotonic() - begin < 5
+    tried.stopped("of each owner 32 are looked up at a time, and nobody shares their threads")
+    tried = attack("keep a worker from ending by them")
+    worker.stop(limit=10)
+    tried.stopped("they end with it")
 
 
 def test_one_job_s_requests_do_not_colour_another_s(

@@ -1,46 +1,48 @@
 """Connections for http jobs, to addresses that passed the gate only.
 
 A name is resolved here, each answer judged, and the connection made to an address that passed, not
-to the name: so an answer that changes between the judgement and the connection is of no use. A
-connection that is kept serves further requests for the same name and port.
+to the name: so an answer that changes between the judgement and the connection is of no use.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import httpcore
 
 from rowcron.addresses import Address, Gate
+from rowcron.lookups import Lookups
 
 
 class Blocked(Exception):
     """An address that http jobs may not reach; the text says what to do about it."""
 
 
-async def resolve(host: str, port: int) -> list[Address]:
-    """Return a host's addresses, in the system's order. Raises OSError."""
-    try:
-        return [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
-    except ValueError:
-        pass
-    loop = asyncio.get_running_loop()
-    answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(
-        dict.fromkeys(ipaddress.ip_address(str(a[4][0]).partition("%")[0]) for a in answers)
-    )
-
-
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only to addresses that the gate lets pass."""
+    """Connects, for one owner's jobs, only to addresses that the gate lets pass."""
 
-    def __init__(self, gate: Gate, inner: httpcore.AsyncNetworkBackend | None = None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        lookups: Lookups,
+        owner: str,
+        inner: httpcore.AsyncNetworkBackend | None = None,
+    ) -> None:
         self.gate = gate
+        self.lookups = lookups
+        self.owner = owner
         self.inner = inner or httpcore.AnyIOBackend()
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        """Return a host's addresses, in the system's order. Raises OSError, ValueError."""
+        try:
+            return [ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))]
+        except ValueError:
+            found = await self.lookups.addresses(self.owner, host, port)
+            return [ipaddress.ip_address(text) for text in found]
 
     async def connect_tcp(
         self,
@@ -53,7 +55,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         """Connect to the first address that passes and answers. Raises `Blocked`, ConnectError."""
         try:
             async with asyncio.timeout(timeout):
-                addresses = await resolve(host, port)
+                addresses = await self.resolve(host, port)
         except TimeoutError:
             raise httpcore.ConnectTimeout("the name was not resolved in time") from None
         except (OSError, UnicodeError, ValueError) as error:

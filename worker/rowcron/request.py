@@ -11,7 +11,7 @@ from rowcron.secrets import fill
 EXPECTED = "200-299"
 MOST_REDIRECTS = 10
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-# They say where a request ends and what becomes of a connection that others' jobs use next.
+# They say where a request ends and what becomes of its connection.
 OURS = frozenset(
     {"content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive"}
 )

@@ -9,7 +9,8 @@ Without a method it is GET, or POST when there are arguments, which become the b
 header Idempotency-Key is the same for every attempt. Redirects are followed only as often as the
 command says, each address judged like the first; to another origin no secret goes along. Of the
 answer's body the first 64 KiB are kept, no more is read, and nothing is unpacked. Nothing is
-remembered between requests, cookies included, and no proxy is taken from the environment.
+remembered between requests: no cookies, and no connections, on which a server (or whoever chose
+what it echoes) could leave an answer for the next job. No proxy is taken from the environment.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from rowcron.addresses import Gate
 from rowcron.capture import LIMIT, head
 from rowcron.exchange import REDIRECTS, Answer, ask
 from rowcron.executors import TaskExecutor
+from rowcron.lookups import Lookups
 from rowcron.models import Outcome, Run
 from rowcron.request import BadRequest, Request, read_command
 from rowcron.secrets import NoSecret, Secrets, fill, json_text
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpcore
 
 RETRY_AFTER = frozenset({429, 503})
@@ -36,44 +40,39 @@ LONGEST_RETRY_AFTER = 86_400.0
 
 
 class Executor(TaskExecutor):
-    """Sends requests through one pool, which keeps its connections."""
+    """Sends requests, each run over connections of its own."""
 
     def __init__(self, host: Any) -> None:
         super().__init__(host)
         self.secrets = Secrets(host.settings)
         self.gate = Gate(host.settings.http_allow)
-        self._pool: asyncio.Task[httpcore.AsyncConnectionPool] | None = None
+        self.lookups = Lookups()
+        self._ready: asyncio.Task[ssl.SSLContext] | None = None
 
-    async def _make_pool(self) -> httpcore.AsyncConnectionPool:
+    async def _get_ready(self) -> ssl.SSLContext:
         await asyncio.to_thread(import_module, "rowcron.guarded")
         httpx = await asyncio.to_thread(import_module, "httpx")
+        # certificates as SSL_CERT_FILE says: the worker's, not a job's
+        context: ssl.SSLContext = await asyncio.to_thread(httpx.create_ssl_context)
+        return context
+
+    async def pool(self, owner: str) -> httpcore.AsyncConnectionPool:
+        """Return a pool for one run of this owner, which keeps no connection after its answer.
+
+        Importing httpx takes a tenth of a second, so the first request does.
+        """
+        if self._ready is None:
+            self._ready = asyncio.create_task(self._get_ready())
+        context = await asyncio.shield(self._ready)
         import httpcore
 
         from rowcron.guarded import GuardedBackend
 
-        bound = self.host.settings.concurrency
         return httpcore.AsyncConnectionPool(
-            # certificates as SSL_CERT_FILE says: the worker's, not a job's
-            ssl_context=await asyncio.to_thread(httpx.create_ssl_context),
-            max_connections=bound,
-            max_keepalive_connections=min(bound, 100),
-            keepalive_expiry=5.0,
-            network_backend=GuardedBackend(self.gate),
+            ssl_context=context,
+            max_keepalive_connections=0,  # what comes after an answer is nobody's
+            network_backend=GuardedBackend(self.gate, self.lookups, owner),
         )
-
-    async def pool(self) -> httpcore.AsyncConnectionPool:
-        """Return the pool, made at the first request.
-
-        Importing httpx takes a tenth of a second.
-        """
-        if self._pool is None:
-            self._pool = asyncio.create_task(self._make_pool())
-        return await asyncio.shield(self._pool)
-
-    async def close(self) -> None:
-        """Close the pool's connections."""
-        if self._pool is not None:
-            await (await self._pool).aclose()
 
     async def execute(self, run: Run) -> Outcome:
         """Send the request; an unexpected status is a failure."""
@@ -87,7 +86,7 @@ class Executor(TaskExecutor):
         body = run.args_json if run.args else None
         if body is not None and run.args_secrets is not None:
             body = fill(body.decode(), values, json_text).encode()
-        pool = await self.pool()
+        pool = await self.pool(run.owner)
         import httpcore
         import httpx
 
@@ -96,7 +95,8 @@ class Executor(TaskExecutor):
         kept = LIMIT + (run.hidden.margin if run.hidden else 0)
         key = str(run.idempotency_key)
         try:
-            answer = await ask(pool, request, body, key, kept, bool(run.args_secrets))
+            async with pool:
+                answer = await ask(pool, request, body, key, kept, bool(run.args_secrets))
         except Blocked as error:
             return Outcome("fatal", "blocked", str(error))
         except (httpx.InvalidURL, httpcore.UnsupportedProtocol, UnicodeError) as error:
