@@ -105,6 +105,7 @@ create or replace function rowcron._explain(
 language plpgsql
 immutable
 parallel safe
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -146,7 +147,8 @@ end;
 $$;
 
 comment on function rowcron._explain(rowcron._parsed, text, text) is
-  'A parsed schedule in English; null parsed means only on demand.';
+  'A parsed schedule in English; null parsed means only on demand. A definer that reads nothing but its
+arguments: whoever sees a job is told its schedule as it stands in the agenda.';
 
 create or replace function rowcron.explain(
   schedule text, timezone text default 'UTC', seed text default null

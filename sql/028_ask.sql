@@ -63,8 +63,9 @@ comment on function rowcron.next_run(
   text, timestamptz, text, timestamptz, text, text, text
 ) is
   'The next instant of a schedule strictly after an instant; null when there is none.
-anchor: where @every counts from, otherwise after itself. seed: what spreads H; a job has its owner and
-name, joined by a dot. on_gap (run, skip) and on_fold (once, twice): null means by the schedule''s form.
+anchor: where @every counts from, otherwise after itself. seed: what spreads H; a job has its owner, as
+quote_ident writes it, and its name, joined by a dot, as they were when that was stored. on_gap (run,
+skip) and on_fold (once, twice): null means by the schedule''s form.
 Errors: RCSCH, RCTZN.';
 
 create or replace function rowcron.next_runs(

@@ -147,6 +147,12 @@ begin
     if new.schedule is not null then
       meaning := rowcron._parse(new.schedule, new.owner || '.' || new.name);
     end if;
+    if tg_op = 'UPDATE' and new.schedule ~* E'\\mh\\M'
+      and (new.schedule, new.name, new.owner) = (old.schedule, old.name, old.owner)
+    then
+      -- H stays where it is, whatever the owner is called by now
+      meaning := (select a.parsed from rowcron.agenda as a where a.job_id = new.id);
+    end if;
     if tg_op = 'INSERT' then
       perform rowcron._keep_lane(new.queue, new.kind);
       insert into rowcron.agenda (job_id, owner, queue, kind, enabled, max_running, parsed,

@@ -16,10 +16,9 @@ select
     when j.schedule is null then 'on demand'
     -- what it says about changes of time holds without policies of the job's own
     when j.on_gap is not null or j.on_fold is not null
-      then split_part(
-        rowcron.explain(j.schedule, j.timezone, j.owner || '.' || j.name), '; as it has', 1)
+      then split_part(rowcron._explain(a.parsed, j.schedule, j.timezone), '; as it has', 1)
         || coalesce('; on_gap = ' || j.on_gap, '') || coalesce('; on_fold = ' || j.on_fold, '')
-    else rowcron.explain(j.schedule, j.timezone, j.owner || '.' || j.name)
+    else rowcron._explain(a.parsed, j.schedule, j.timezone)
   end as english,
   j.enabled,
   j.queue,

@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(69);
+select plan(72);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -113,6 +113,20 @@ select results_eq($$select runs, skipped, verdict from rowcron.job_health where 
 insert into rowcron.job (name, schedule, command) values ('spread', 'H H * * *', 'select 1');
 select is((select j.english from rowcron.jobs as j where j.name = 'spread'), (select to_char(j.next_run_at, '"at "HH24:MI" every day, UTC"') from rowcron.jobs as j where j.name = 'spread'), 'H is told as this job has it');
 reset role;
+-- where H is, is decided when the job is stored
+create temporary table spread as select a.next_run_at from rowcron.agenda as a join rowcron.job as j on j.id = a.job_id where j.name = 'spread';
+alter role tap_ann rename to "Tap-Ann";
+set local role "Tap-Ann";
+select is((select j.english from rowcron.jobs as j where j.name = 'spread'), (select to_char(j.next_run_at, '"at "HH24:MI" every day, UTC"') from rowcron.jobs as j where j.name = 'spread'), 'also when its owner has been renamed');
+select rowcron.pause('spread');
+select rowcron.resume('spread');
+reset role;
+select is((select a.next_run_at from rowcron.agenda as a join rowcron.job as j on j.id = a.job_id where j.name = 'spread'), (select s.next_run_at from spread as s), 'whom a pause spreads nowhere else');
+set local role "Tap-Ann";
+insert into rowcron.job (name, schedule, command) values ('spread too', 'H H * * *', 'select 1');
+select is((select j.next_run_at from rowcron.jobs as j where j.name = 'spread too'), rowcron.next_run('H H * * *', seed => '"Tap-Ann".spread too'), 'a quoted name enters as quote_ident writes it');
+reset role;
+alter role "Tap-Ann" rename to tap_ann;
 
 -- why_not_running: each gate shut in turn, and open otherwise
 create function public.tap_why(job text) returns text language sql as $$

@@ -54,7 +54,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_even_step(bigint,integer)', 'invoker', 'i', ''),
   ('_every(rowcron._parsed,bigint,text,timestamp with time zone,text,text)', 'invoker', 'i', ''),
   ('_every_number(rowcron._parsed,timestamp with time zone,timestamp with time zone)', 'invoker', 'i', ''),
-  ('_explain(rowcron._parsed,text,text)', 'invoker', 'i', ''),
+  ('_explain(rowcron._parsed,text,text)', 'definer', 'i', 'operator user viewer'),
   ('_explain_days(rowcron._parsed)', 'invoker', 'i', ''),
   ('_explain_interval(interval)', 'invoker', 'i', ''),
   ('_explain_times(rowcron._parsed)', 'invoker', 'i', ''),

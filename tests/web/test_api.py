@@ -254,6 +254,26 @@ def test_an_operator_pauses_another_s_job_and_changes_nothing_else(
     assert otto.post("/api/release").json() == {"held": False}
 
 
+def test_h_is_where_a_job_of_the_asker_would_have_it_whatever_its_name(
+    shared: Database, site: Site, root: psycopg.Connection
+) -> None:
+    root.execute('create role "Ada-Bo" login')
+    root.execute(f'grant rowcron_user to "Ada-Bo"; grant "Ada-Bo" to {WEB}'.encode())
+    with psycopg.connect(shared.url("Ada-Bo"), autocommit=True) as conn:
+        token = conn.execute("select rowcron.create_token('test')").fetchone()[0]  # type: ignore[index]
+        conn.execute(
+            "insert into rowcron.job (name, schedule, command) values ('h', 'H H * * *', 'x')"
+        )
+        job = conn.execute(
+            "select id, english, to_json(next_run_at) #>> '{}' from rowcron.jobs"
+        ).fetchone()
+    assert job is not None
+    with site.client(headers={"Authorization": f"Bearer {token}"}) as client:
+        assert client.get(f"/api/jobs/{job[0]}").json()["english"] == job[1]
+        text = {"schedule": "H H * * *", "name": "h", "count": 1}
+        assert client.post("/api/schedule/validate", json=text).json()["next"] == [job[2]]
+
+
 def test_the_tools_answer_as_the_functions_do(api: httpx.Client, ada: psycopg.Connection) -> None:
     params = {"schedule": "0 3 * * mon-fri", "timezone": "Europe/Berlin"}
     row = ada.execute("select rowcron.explain('0 3 * * mon-fri', 'Europe/Berlin')").fetchone()

@@ -23,8 +23,7 @@ Instant = Annotated[str, Query(examples=["2026-11-24T00:00:00Z"])]
 ONE = """
   select
     j.id, j.name, j.owner, j.kind, j.command, j.args, j.schedule,
-    case when j.schedule is null then 'on demand' else rowcron.explain(j.schedule, j.timezone)
-      end as english,
+    (select v.english from rowcron.jobs as v where v.id = j.id) as english,
     j.timezone, j.starts_at, j.ends_at, j.max_runs, j.queue, j.priority, j.enabled, j.timeout,
     j.max_attempts, j.retry_delay, j.retry_backoff, j.max_retry_delay, j.retry_jitter, j.on_missed,
     j.missed_grace, j.max_missed, j.on_overlap, j.max_running, j.on_lost, j.max_lost, j.on_gap,

@@ -46,7 +46,8 @@ _NEXT = """
   from rowcron.next_runs(
     schedule => %(schedule)s, count => %(count)s,
     after => coalesce(%(after)s::timestamptz, clock_timestamp()), timezone => %(timezone)s,
-    seed => current_user || '.' || %(name)s, on_gap => %(on_gap)s, on_fold => %(on_fold)s
+    seed => quote_ident(current_user) || '.' || %(name)s,
+    on_gap => %(on_gap)s, on_fold => %(on_fold)s
   ) as n (at)
 """
 
