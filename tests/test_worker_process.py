@@ -16,10 +16,10 @@ __all__ = ["jobs", "start"]
 APP = ("--app", "process_app", "--kind", "python")
 
 
-def stopped_at_once(worker: WorkerProcess) -> int:
+def stopped_at_once(worker: WorkerProcess, processes: int = 1) -> int:
     """Tell it twice to stop; return its exit code."""
     worker.send(signal.SIGTERM)
-    wait_until(lambda: worker.events("drain"), what="the drain")
+    wait_until(lambda: len(worker.events("drain")) == processes, what="the drain")
     worker.send(signal.SIGTERM)
     return worker.process.wait(8)
 
@@ -46,14 +46,15 @@ def test_a_stop_at_once_ends_what_handlers_have_begun(
 def test_a_stop_at_once_ends_it_in_several_processes(
     jobs: Jobs, start: Start, tmp_path: Path
 ) -> None:
-    marks = tmp_path / "marks"
-    worker = start(*APP, "--processes", "2", wait=False)
-    jobs.run("python", "in_thread", {"file": str(marks)})
-    wait_until(marks.exists, what="the handler")
-    assert stopped_at_once(worker) == 0
-    length = marks.stat().st_size
+    marks = [tmp_path / name for name in ("some", "others")]
+    worker = start(*APP, "--processes", "2", "--concurrency", "1", wait=False)
+    for file in marks:
+        jobs.run("python", "in_thread", {"file": str(file)})
+    wait_until(lambda: all(file.exists() for file in marks), what="both handlers")
+    assert stopped_at_once(worker, 2) == 0
+    lengths = [file.stat().st_size for file in marks]
     time.sleep(0.3)  # what is measured: six marks' time
-    assert marks.stat().st_size == length
+    assert [file.stat().st_size for file in marks] == lengths
 
 
 def test_a_drain_does_not_wait_for_the_thread_of_a_run_that_was_cancelled(
