@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,3 +58,15 @@ async def deaf(file: str) -> None:
             await asyncio.sleep(0.05)
         except asyncio.CancelledError:
             continue
+
+
+@handler
+def end_child() -> int | None:
+    """Terminate a process that was forked; return its exit code."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(LONG,))
+    child.start()
+    child.terminate()
+    child.join(5)
+    code = child.exitcode
+    child.kill()
+    return code

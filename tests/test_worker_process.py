@@ -67,3 +67,14 @@ def test_a_drain_does_not_wait_for_the_thread_of_a_run_that_was_cancelled(
     jobs.owner.execute("select rowcron.cancel(%s)", (run,))
     assert jobs.end(run)["outcome"] == "cancelled"
     assert worker.stop(limit=8) == 0
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_child_that_a_handler_forked_has_signals_of_its_own(
+    jobs: Jobs, start: Start, loop: str
+) -> None:
+    worker = start(*APP, "--event-loop", loop)
+    for _ in range(3):
+        assert jobs.end(jobs.run("python", "end_child"))["result"] == -signal.SIGTERM
+    assert worker.events("drain") == []
+    assert worker.stop() == 0

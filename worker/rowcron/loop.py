@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from rowcron import ending, executors, heartbeat
+from rowcron import ending, executors, heartbeat, signals
 from rowcron.connection import conninfo
 from rowcron.errors import NotPermitted, RowcronError, Unavailable
 from rowcron.eventloop import run
@@ -32,7 +32,6 @@ from rowcron.wake import Event
 GIVE_UP = 10.0  # seconds for killed runs to end and reports to be taken, when stopping at once
 FAREWELL = 2.0  # seconds for a last word
 LAST_TURN = 2.0  # seconds for the statement under way when it is told to stop
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OWN_FAULT = 70  # exit code, sysexits' EX_SOFTWARE
 
 
@@ -66,8 +65,7 @@ class Worker:
             self.running.executors[kind] = executors.load(kind)(self.running)
             await self.running.executors[kind].open()
         spare_garbage_collector()
-        for number in SIGNALS:
-            self._loop.add_signal_handler(number, self._signalled, number)
+        signals.hear(self._loop, self._signalled)
         turns, outage = self.turns, self.turns.outage
         listener = Listener(self.info, turns.longest_sleep(), self.log, turns.alarm, outage)
         lease = self.settings.lease
@@ -97,8 +95,7 @@ class Worker:
                 await executor.close()
             await turns.control.close()
             await self.running.reporter.link.close()
-            for number in SIGNALS:
-                self._loop.remove_signal_handler(number)
+            signals.unhear(self._loop)
             self.log.event(
                 "stop",
                 "worker stopped",
