@@ -18,9 +18,10 @@ from typing import Any, cast
 from rowcron.capture import describe, result_and_output
 from rowcron.connection import conninfo, cut
 from rowcron.executors import UNBOUNDED, Host, stopped
-from rowcron.handed import Pools, await_call, call
+from rowcron.handed import await_call, call
 from rowcron.handlers import HANDLERS, Abandon, Handler, RetryAfter
 from rowcron.models import Outcome, Run
+from rowcron.pools import Pools
 from rowcron.threads import Stop, Threads
 
 # From Python 3.12 a task may begin at once: one that never waits then costs the loop nothing.

@@ -19,9 +19,9 @@ from rowcron import database, nonatomic
 from rowcron.connection import conninfo
 from rowcron.errors import ClaimLost, RowcronError, Unavailable
 from rowcron.executors import Host, stopped
-from rowcron.handed import is_alive
 from rowcron.lane import Lane
 from rowcron.models import Outcome, Recorded, Run
+from rowcron.pools import is_alive
 from rowcron.silence import Watch
 from rowcron.wire import Wire
 
