@@ -160,6 +160,45 @@ async def insert_async(
 
 
 @handler
+def end_early(run: Run, connection: psycopg.Connection[Any], how: list[str]) -> None:
+    """End the transaction of the connection, or do what only seems to."""
+    if "isolation" in how:
+        connection.execute("set transaction isolation level serializable")
+    connection.execute("insert into public.effect values (1, %s)", (run.run_id,))
+    for text in how:
+        if text == "close":
+            connection.close()
+        elif text == "raise":
+            raise ValueError("of its own")
+        elif text == "savepoint":
+            with connection.transaction(force_rollback=True):
+                connection.execute("insert into public.effect values (2, %s)", (run.run_id,))
+        elif text != "isolation":
+            connection.execute(text.encode())
+
+
+@handler
+async def end_early_async(
+    run: Run, connection: psycopg.AsyncConnection[Any], how: list[str]
+) -> None:
+    """The same in the loop."""
+    if "isolation" in how:
+        await connection.execute("set transaction isolation level serializable")
+    await connection.execute("insert into public.effect values (1, %s)", (run.run_id,))
+    for text in how:
+        if text == "close":
+            await connection.close()
+        elif text == "raise":
+            raise ValueError("of its own")
+        elif text == "savepoint":
+            async with connection.transaction(force_rollback=True):
+                insert = "insert into public.effect values (2, %s)"
+                await connection.execute(insert, (run.run_id,))
+        elif text != "isolation":
+            await connection.execute(text.encode())
+
+
+@handler
 def spoil(connection: psycopg.Connection[Any]) -> None:
     """Leave as much behind as a session can hold."""
     connection.row_factory = psycopg.rows.dict_row

@@ -42,6 +42,9 @@ _FINISH = (  # for a cursor
     "run_id => %s::bigint, token => %s::uuid, outcome => %s, error => %s, output => %s,"
     " result => %s::jsonb, reason => %s)"
 )
+# Nothing is recorded, and no row comes, where a handler has ended the transaction that was marked.
+# Marked by a setting, as no query may come before SET TRANSACTION ISOLATION LEVEL.
+_FINISH_IN = f"{_FINISH} where pg_catalog.current_setting('rowcron.run_id', true) = %s"
 # as JSON an instant is written the same in every DateStyle
 _EXECUTE = "select outcome, final, error, to_json(next_due_at) #>> '{}' from rowcron.execute"
 # Whatever the login's default is: in an older snapshot no try after a serialization failure would
@@ -148,9 +151,18 @@ async def finish_many(
     }
 
 
-def finish_values(run: Run, outcome: Outcome) -> tuple[str, tuple[str | None, ...]]:
-    """Return `rowcron.finish` for one run, for a connection that a handler was given."""
-    return _FINISH, (
+def mark(run: Run) -> str:
+    """Return what tells the transaction of a run on a connection that a handler is given."""
+    return f"set local rowcron.run_id = '{run.run_id}'"
+
+
+def finish_in(run: Run, outcome: Outcome) -> tuple[str, tuple[str | None, ...]]:
+    """Return `rowcron.finish` for one run, for the transaction that was marked."""
+    return _FINISH_IN, (*_finish_values(run, outcome), str(run.run_id))
+
+
+def _finish_values(run: Run, outcome: Outcome) -> tuple[str | None, ...]:
+    return (
         str(run.run_id), run.token.hex(), outcome.outcome, outcome.error, outcome.output,
         outcome.result, outcome.reason,
     )  # fmt: skip
@@ -161,8 +173,7 @@ async def finish_one(link: Link, run: Run, outcome: Outcome) -> Recorded:
 
     Raises `ClaimLost` when it is over already.
     """
-    query, values = finish_values(run, outcome)
-    rows = await link.fetch(numbered(query), values)
+    rows = await link.fetch(numbered(_FINISH), _finish_values(run, outcome))
     return Recorded(rows[0][0], rows[0][1], None)
 
 

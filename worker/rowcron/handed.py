@@ -1,7 +1,7 @@
 """Handlers that are given a connection: effect and record commit together or not at all.
 
 A handler works inside one transaction; the report of its success is the transaction's last
-statement.
+statement. It is refused in any other transaction, so that a handler which has ended its own fails.
 """
 
 from __future__ import annotations
@@ -13,13 +13,27 @@ import psycopg
 from psycopg import AsyncCursor, Cursor
 from psycopg.rows import tuple_row
 
-from rowcron.database import finish_values
+from rowcron.database import finish_in, mark
 from rowcron.errors import ClaimLost, RowcronError, Unavailable, translate
 from rowcron.models import Outcome, Recorded, Run
 from rowcron.pools import Pools
 
+ENDED = (
+    "the handler ended the transaction that it was handed, or reset its settings; what it committed"
+    " stays, the rest is rolled back\n"
+    "HINT: Leave COMMIT and ROLLBACK to the worker. To undo a part: with connection.transaction()."
+    " For what shall stay whatever happens: a connection of its own."
+)
+CLOSED = (
+    "the handler closed the connection that it was handed; its work is rolled back\n"
+    "HINT: Leave closing it to the worker, which commits with the record of the run."
+)
 Describe = Callable[[Any], Outcome]
 Failure = Callable[[BaseException], Outcome]
+
+
+class _Ended(Exception):
+    """The handler has ended its transaction, so nothing can be recorded in it."""
 
 
 class Attempt:
@@ -32,10 +46,14 @@ class Attempt:
 
     def ended(self, error: BaseException, connection: psycopg.BaseConnection[Any]) -> Outcome:
         """Return the outcome of an attempt that `error` ended."""
+        if isinstance(error, _Ended):
+            return Outcome("failed", "transaction", ENDED)
         cause = translate(error) if isinstance(error, psycopg.Error) else error
         if isinstance(cause, Unavailable) and connection.closed:
             if self.outcome is not None:
                 return Outcome("lost", "connection", cause.message, in_doubt=True)
+            if not connection.broken and cause.code is None:
+                return Outcome("failed", "connection", CLOSED)
             return Outcome(
                 "lost", "connection", f"the handler's connection was cut: {cause.message}"
             )
@@ -45,6 +63,8 @@ class Attempt:
 
     def recorded(self, outcome: Outcome, row: Any) -> Outcome:
         """Note that nothing but COMMIT is left to do."""
+        if row is None:
+            raise _Ended
         outcome.recorded = Recorded(row[0], row[1], None)
         self.outcome = outcome
         return outcome
@@ -60,8 +80,9 @@ def call(
             run.state = connection
             try:
                 with connection.transaction():
+                    connection.execute(mark(run))
                     outcome = told(work(connection))
-                    query, values = finish_values(run, outcome)
+                    query, values = finish_in(run, outcome)
                     cursor = Cursor(connection, row_factory=tuple_row)
                     return attempt.recorded(outcome, cursor.execute(query, values).fetchone())
             except Exception as error:
@@ -81,8 +102,9 @@ async def await_call(
         async with pools.awaited() as connection:
             try:
                 async with connection.transaction():
+                    await connection.execute(mark(run))
                     outcome = told(await work(connection))
-                    query, values = finish_values(run, outcome)
+                    query, values = finish_in(run, outcome)
                     cursor = AsyncCursor(connection, row_factory=tuple_row)
                     await cursor.execute(query, values)
                     return attempt.recorded(outcome, await cursor.fetchone())
