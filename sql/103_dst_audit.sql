@@ -4,8 +4,8 @@
 -- skipped, moved, doubled or run once. Where a field of seconds would change the rule, the detail
 -- says so.
 --
--- dst_audit() reads with the rights of whoever asks; _dst_effects is a definer that reads nothing
--- but its arguments, because the functions of the calendar are granted to nobody.
+-- dst_audit() reads with the rights of whoever asks; _dst_effects and _leaves_room are definers that read
+-- nothing but their arguments, because the functions of the calendar are granted to nobody.
 
 set role rowcron_owner;
 
@@ -105,6 +105,24 @@ comment on function rowcron._dst_effects(
   is 'What one change of a zone''s offset does to a schedule: no row when it names no time in the '
     'gap or fold.';
 
+create or replace function rowcron._leaves_room(
+  job rowcron.job, entry rowcron.agenda, instant timestamptz
+) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  begins record := rowcron._outlook_begins(job, entry, clock_timestamp());
+begin
+  return begins.room is null or begins.room > rowcron._count(
+    entry.parsed, greatest((begins.plan).high_water, begins.first - interval '1 microsecond'),
+    instant - interval '1 microsecond', job.timezone, coalesce(job.starts_at, job.created_at),
+    job.on_gap, job.on_fold);
+end
+$$;
+comment on function rowcron._leaves_room(rowcron.job, rowcron.agenda, timestamptz)
+  is 'Whether max_runs leaves room for an occurrence at an instant, behind those before it.';
+
 create or replace function rowcron.dst_audit(until timestamptz default null)
 returns table (
   job text, owner regrole, timezone text, changes_at timestamptz, change text,
@@ -139,6 +157,7 @@ begin
   where a.next_run_at is not null
     and (j.starts_at is null or coalesce(e.runs_at, z.changes_at) >= j.starts_at)
     and (j.ends_at is null or coalesce(e.runs_at, z.changes_at) < j.ends_at)
+    and (j.max_runs is null or rowcron._leaves_room(j, a, coalesce(e.runs_at, z.changes_at)))
   order by z.changes_at, j.name, j.owner;
 end
 $$;

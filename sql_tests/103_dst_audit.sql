@@ -2,7 +2,7 @@
 -- path of all functions.
 
 begin;
-select plan(20);
+select plan(29);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -82,6 +82,27 @@ select is(
   null, 'where the audit says that it runs, the calendar runs it');
 reset role;
 select is((select count(*) from rowcron.dst_audit() as d where d.job = 'fixed'), 2::bigint, 'without an argument it looks a year ahead');
+-- changes that max_runs does not reach
+set local role tap_ann;
+insert into rowcron.job (name, schedule, timezone, command, max_runs, on_gap)
+select concat_ws(' ', 'limited', on_gap, n), '30 2 * * *', 'Europe/Berlin', 'select 1', n, on_gap
+from unnest('{1,86,87,88,303,304}'::bigint[]) as n, unnest('{null,skip}'::text[]) as on_gap;
+reset role;
+update rowcron.agenda as a set next_run_at = '2026-12-01 01:30+00', high_water = '2026-11-30' from rowcron.job as j where j.id = a.job_id and j.name in ('limited skip 87', 'limited skip 88');
+set local role tap_ann;
+select is(pg_temp.tap_audit(c.job), c.said, 'dst_audit: ' || c.job)
+from (values
+  ('limited 1', 'none'),
+  ('limited 86', 'none'),
+  ('limited 87', '03-28 01:00 gap 02:30 02:30 1 moved 01:00'),
+  ('limited 303', '03-28 01:00 gap 02:30 02:30 1 moved 01:00'),
+  ('limited 304', '03-28 01:00 gap 02:30 02:30 1 moved 01:00, 10-31 01:00 fold 02:30 02:30 1 once 00:30'),
+  ('limited skip 86', 'none'),
+  ('limited skip 304', '03-28 01:00 gap 02:30 02:30 1 skipped, 10-31 01:00 fold 02:30 02:30 1 once 00:30'),
+  -- of a month of downtime one is run
+  ('limited skip 87', 'none'),
+  ('limited skip 88', '03-28 01:00 gap 02:30 02:30 1 skipped')
+) as c (job, said);
 set local role tap_bob;
 select is((select count(*) from rowcron.dst_audit('2028-01-01')), 0::bigint, 'somebody else''s jobs are not audited');
 set local role tap_viewer;

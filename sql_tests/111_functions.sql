@@ -89,6 +89,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_lacks_owner(rowcron.job)', 'invoker', 's', 'operator user viewer'),
   ('_lanes(text[],text[])', 'invoker', 's', ''),
   ('_lead(text[],text[],timestamp with time zone)', 'invoker', 'v', ''),
+  ('_leaves_room(rowcron.job,rowcron.agenda,timestamp with time zone)', 'definer', 's', 'operator user viewer'),
   ('_ledger_overflows()', 'definer', 's', 'operator user viewer'),
   ('_local_text(timestamp with time zone,text)', 'invoker', 's', 'operator user viewer'),
   ('_lowered(rowcron._band[],timestamp with time zone)', 'invoker', 'i', ''),
