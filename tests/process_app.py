@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,8 @@ import worker_app
 from rowcron import handler
 
 assert worker_app  # its handlers, and its farewells
+if Path(os.environ.get("TEST_CRASH", "/nonexistent")).exists():
+    os._exit(3)
 
 POOL = ThreadPoolExecutor(1)
 LONG = 60  # seconds

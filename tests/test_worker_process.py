@@ -78,3 +78,25 @@ def test_a_child_that_a_handler_forked_has_signals_of_its_own(
         assert jobs.end(jobs.run("python", "end_child"))["result"] == -signal.SIGTERM
     assert worker.events("drain") == []
     assert worker.stop() == 0
+
+
+def test_a_supervisor_that_is_stopped_replaces_nobody(
+    jobs: Jobs, start: Start, tmp_path: Path
+) -> None:
+    crash = tmp_path / "crash"
+    crash.touch()
+    worker = start(*APP, "--processes", "2", wait=False, TEST_CRASH=str(crash))
+    wait_until(lambda: b"starting another" in worker.console.read_bytes(), what="a crash")
+    crash.unlink()
+    assert worker.stop(limit=8) in (0, 3)  # 3: the other one's crash is seen later
+    assert worker.events("worker") == []
+
+
+def test_a_signal_that_comes_as_a_process_is_forked_stops_it(jobs: Jobs, start: Start) -> None:
+    for _ in range(5):
+        worker = start(*APP, "--processes", "8", wait=False)
+        children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children")
+        until = time.monotonic() + 20
+        while not children.read_bytes() and time.monotonic() < until:
+            pass  # the moment is short
+        assert worker.stop(limit=10) == 0

@@ -16,8 +16,8 @@ from rowcron.errors import RowcronError
 from rowcron.eventloop import run
 from rowcron.log import complain
 from rowcron.settings import WorkerSettings
+from rowcron.signals import SIGNALS
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SOONEST_RESTART = 1.0  # seconds
 # What makes a start vain makes every further one vain: wrong settings, no schema, no rights.
 VAIN = 2
@@ -39,7 +39,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start the workers and wait for their end."""
-        for number in FORWARDED:
+        for number in SIGNALS:
             signal.signal(number, self._forward)
         for _ in range(self.settings.processes):
             self._spawn()
@@ -60,21 +60,27 @@ class Supervisor:
                 continue
 
     def _spawn(self) -> None:
-        pid = os.fork()
-        if pid == 0:
-            self._child()
-        self.children[pid] = time.monotonic()
-        if self.stopping:
-            os.kill(pid, signal.SIGTERM)
+        """Start a worker, unless it is too late for one.
 
-    def _child(self) -> NoReturn:
+        A signal waits until we know the child, and in the child until it has its own way with it.
+        """
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if not self.stopping:
+            pid = os.fork()
+            if pid == 0:
+                self._child(mask)
+            self.children[pid] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _child(self, mask: set[Any]) -> NoReturn:
         code = 1
         try:
             os.close(self._held)
             # A terminal's Ctrl-C reaches the whole group; once from the supervisor is enough.
             os.setpgid(0, 0)
-            for number in FORWARDED:
+            for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = run(self._worker(), self.settings)
         except RowcronError as error:
             complain(error)
@@ -97,6 +103,8 @@ class Supervisor:
         started = self.children.pop(pid, None)
         if started is None:
             return  # none of these workers: the embedded server, say
+        if self.stopping and -code in SIGNALS:
+            code = 0  # told to stop before it had begun
         if self.stopping or code == 0:
             self.exit_code = max(self.exit_code, abs(code))
             return
