@@ -199,6 +199,22 @@ async def end_early_async(
 
 
 @handler
+def hold(connection: psycopg.Connection[Any], seconds: float) -> int:
+    """Keep the connection for so long, at work in Python; return which it is."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    return connection.info.backend_pid
+
+
+@handler
+async def hold_async(connection: psycopg.AsyncConnection[Any], seconds: float) -> int:
+    """Likewise, waiting."""
+    await asyncio.sleep(seconds)
+    return connection.info.backend_pid
+
+
+@handler
 def spoil(connection: psycopg.Connection[Any]) -> None:
     """Leave as much behind as a session can hold."""
     connection.row_factory = psycopg.rows.dict_row

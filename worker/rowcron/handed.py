@@ -76,7 +76,7 @@ def call(
     """Call `work(connection)` in a transaction that also records its success."""
     attempt = Attempt(run, failed)
     try:
-        with pools.plain() as connection:
+        with pools.plain(run) as connection:
             run.state = connection
             try:
                 with connection.transaction():
@@ -99,7 +99,7 @@ async def await_call(
     """Like `call`, for a coroutine function."""
     attempt = Attempt(run, failed)
     try:
-        async with pools.awaited() as connection:
+        async with pools.awaited(run) as connection:
             try:
                 async with connection.transaction():
                     await connection.execute(mark(run))
@@ -115,5 +115,5 @@ async def await_call(
 
 
 def unavailable(error: RowcronError) -> Outcome:
-    """Return the outcome of a run that got no connection: nothing has happened yet."""
-    return Outcome("lost", "connection", f"no connection for the handler: {error.message}")
+    """Return the outcome of a run that got no connection: it is given back, nothing was done."""
+    return Outcome("released", "connection", f"no connection for the handler: {error.message}")

@@ -6,7 +6,6 @@ They only make it look sooner; without them it polls.
 from __future__ import annotations
 
 import asyncio
-import random
 from uuid import uuid4
 
 import psycopg
@@ -17,7 +16,7 @@ from rowcron.errors import RowcronError, Unavailable, translate
 from rowcron.log import Log
 from rowcron.session import notify
 from rowcron.silence import patience
-from rowcron.wake import LONGEST, SHORTEST, Alarm, Event, Outage
+from rowcron.wake import Alarm, Event, Outage, pause_after
 from rowcron.wire import Wire
 
 CHANNEL = "rowcron"
@@ -55,8 +54,7 @@ class Listener:
                 if self._failures == DEAF_AFTER and self.outage.since is None:
                     what = error.message if isinstance(error, RowcronError) else str(error)
                     self._deaf(f"cannot listen, looking every {self.poll:g} s instead: {what}")
-                pause = min(SHORTEST * 2.0 ** min(self._failures, 10), LONGEST)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                await asyncio.sleep(pause_after(self._failures))
 
     async def _listen(self, wire: Wire) -> None:
         """Take notifications, the first of them our own: a transaction pooler delivers none."""

@@ -6,8 +6,10 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psycopg
@@ -15,8 +17,12 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, pq
 from psycopg.rows import tuple_row
 
 from rowcron.connection import connect, connect_in_thread
+from rowcron.errors import RowcronError
+from rowcron.models import Run
+from rowcron.wake import TRIES, pause_after
 
 CLEAN = "discard all"  # roles, settings, locks, temporary tables, LISTEN, prepared statements
+NOTICES = 0.1  # seconds within which a thread that waits notices that it was interrupted
 
 
 class Pools:
@@ -24,41 +30,97 @@ class Pools:
 
     def __init__(self, info: str, bound: int) -> None:
         self.info = info
+        self.bound = bound
         self._idle: list[Connection[Any]] = []
         self._idle_async: list[AsyncConnection[Any]] = []
-        self._room = threading.BoundedSemaphore(bound)
+        self._lent: set[Run] = set()  # to runs in threads
+        self._lock = threading.Lock()
+        self._bell: SimpleQueue[None] = SimpleQueue()  # there may be room
         self._room_async = asyncio.BoundedSemaphore(bound)
 
     @contextmanager
-    def plain(self) -> Iterator[Connection[Any]]:
-        """Lend a connection to a thread."""
-        with self._room:
+    def plain(self, run: Run) -> Iterator[Connection[Any]]:
+        """Lend a connection to a run's thread. Raises `RowcronError` when there is none to be had.
+
+        Its thread may be interrupted at any line: `leave` has to be called then.
+        """
+        try:
+            self._enter(run)
             connection = self._idle.pop() if self._idle else None
             if connection is None or not is_alive(connection):
-                connection = connect_in_thread(self.info, autocommit=False)
+                connection = self._connected()
             try:
                 yield connection
             finally:
-                if is_idle(connection) and _cleaned(connection):
+                # a cancel that is on its way must not strike the next one's statement
+                if run.stopping is None and is_idle(connection) and _cleaned(connection):
                     self._idle.append(connection)
                 else:
                     connection.close()
+        finally:
+            self.leave(run)
+
+    def _enter(self, run: Run) -> None:
+        while True:
+            with self._lock:
+                if len(self._lent) < self.bound:
+                    self._lent.add(run)
+                    more = len(self._lent) < self.bound
+                    break
+            with suppress(Empty):  # a thread can be interrupted when it is back in Python
+                self._bell.get(timeout=NOTICES)
+        if more:
+            self._ring()
+
+    def leave(self, run: Run) -> None:
+        """Make room for another thread, unless that is done already."""
+        with self._lock:
+            self._lent.discard(run)
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._bell.empty():
+            self._bell.put(None)
+
+    def _connected(self) -> Connection[Any]:
+        for tries in range(TRIES):
+            try:
+                return connect_in_thread(self.info, autocommit=False)
+            except RowcronError:
+                if tries == TRIES - 1:
+                    raise
+            until = time.monotonic() + pause_after(tries)
+            while time.monotonic() < until:
+                time.sleep(NOTICES)
+        raise AssertionError
 
     @asynccontextmanager
-    async def awaited(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Lend a connection to a task."""
+    async def awaited(self, run: Run) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend a connection to a run's task. Raises `RowcronError` when there is none to be had."""
         async with self._room_async:
             connection = self._idle_async.pop() if self._idle_async else None
             if connection is None or not is_alive(connection):
-                connection = await connect(self.info)
-                await connection.set_autocommit(False)
+                connection = await self._awaited()
             try:
                 yield connection
             finally:
-                if is_idle(connection) and await _cleaned_async(connection):
+                ended = run.stopping is None and is_idle(connection)
+                if ended and await _cleaned_async(connection):
                     self._idle_async.append(connection)
                 else:
                     await connection.close()
+
+    async def _awaited(self) -> AsyncConnection[Any]:
+        for tries in range(TRIES):
+            try:
+                connection = await connect(self.info)
+                await connection.set_autocommit(False)
+                return connection
+            except RowcronError:
+                if tries == TRIES - 1:
+                    raise
+            await asyncio.sleep(pause_after(tries))
+        raise AssertionError
 
     async def close(self) -> None:
         """Close the connections that are idle."""

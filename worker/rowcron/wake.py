@@ -28,6 +28,7 @@ class Event:
     AGAIN: Final = 32  # with FINISHED: what ended, or its job, may be due again
 
 
+TRIES = 10  # to get a connection for a run that is claimed already
 NOTHING = 0
 ANYTHING = 63
 
@@ -71,6 +72,12 @@ def _end(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
+def pause_after(tries: int) -> float:
+    """Return how long to wait when so many tries in a row, less one, have failed: seconds."""
+    pause: float = min(SHORTEST * 2.0 ** min(tries, 10), LONGEST)
+    return pause * random.uniform(0.5, 1.0)
+
+
 class Outage:
     """Says once that the database is away, and once that it is back; pauses grow in between."""
 
@@ -88,8 +95,7 @@ class Outage:
             text = "; ".join(filter(None, (error.message, error.hint)))
             text = f"database unavailable, trying again: {text}"
             self.log.event("unavailable", text, "warning", code=error.code, detail=error.detail)
-        pause: float = min(SHORTEST * 2.0 ** min(tries, 10), LONGEST)
-        return pause * random.uniform(0.5, 1.0)
+        return pause_after(tries)
 
     def back(self, part: str) -> None:
         """Note that a connection works."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, cast
 
 from rowcron.capture import describe, result_and_output
@@ -92,6 +94,7 @@ class Executor:
 
     def _call(self, run: Run) -> Outcome:
         if run.stopping is not None:
+            self._leave(run)
             return stopped(run)
         try:
             handler = HANDLERS[run.command]
@@ -106,9 +109,14 @@ class Executor:
                 failure,
             )
         except Stop:
+            self._leave(run)
             return stopped(run)
         except BaseException as error:
             return failure(error)
+
+    def _leave(self, run: Run) -> None:
+        if self.pools is not None:
+            self.pools.leave(run)
 
     def stop(self, run: Run, grace: float) -> None:
         """Cancel the task or interrupt the thread; after `grace` seconds go on without them."""
@@ -122,7 +130,10 @@ class Executor:
             self.host.done(run, stopped(run))
             return
         elif (connection := run.state) is not None:
-            self.loop.run_in_executor(None, cancel_statement, connection)
+            # not one of the loop's own threads, which handlers may have filled; without one, its
+            # connection is cut after the grace
+            with suppress(RuntimeError):
+                threading.Thread(target=cancel_statement, args=(connection,), daemon=True).start()
         self.loop.call_later(grace, self._give_up, run)
 
     def _give_up(self, run: Run) -> None:

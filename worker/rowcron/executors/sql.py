@@ -9,7 +9,6 @@ is terminated. A job that names a `connection` runs over that one instead, state
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from typing import Any
 
@@ -23,10 +22,10 @@ from rowcron.lane import Lane
 from rowcron.models import Outcome, Recorded, Run
 from rowcron.pools import is_alive
 from rowcron.silence import Watch
+from rowcron.wake import TRIES, pause_after
 from rowcron.wire import Wire
 
 QUERY_CANCELED = "57014"
-TRIES = 10  # to get a connection for a run that is claimed already
 SLOW = 1.0  # seconds; what is assumed before anything is known
 AHEAD = 0.1  # seconds' worth of runs taken beyond the lanes; a claim costs as much as 50 runs in it
 MOST_AHEAD = 500
@@ -190,7 +189,7 @@ class Executor:
                 return await lane.open()
             except RowcronError as error:
                 trouble = error.message
-            await asyncio.sleep(min(0.1 * 2**attempt, 5.0) * random.uniform(0.5, 1.0))
+            await asyncio.sleep(pause_after(attempt))
         return _not_executed(run, f"no connection to execute it: {trouble}")
 
     @staticmethod
