@@ -8,6 +8,9 @@ set role rowcron_owner;
 create or replace function rowcron._is_overdue(job_id bigint) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
+-- planned for any job: where one has most of the runs, the whole table would be read for the others
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
   select exists (
     select from rowcron.agenda as a
