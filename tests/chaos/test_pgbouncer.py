@@ -247,3 +247,37 @@ def test_a_parameter_that_a_pooler_refuses_is_named(
     event = worker.wait_for("unavailable")
     assert "unsupported startup parameter: options" in event["text"]
     assert "ignore_startup_parameters" in event["text"]
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_old_snapshots_by_default_stop_nothing(
+    jobs: Jobs, begin: Start, database: Database, level: str, when: str
+) -> None:
+    """Whether the worker finds the default so or it is altered while it works."""
+
+    def alter() -> None:
+        default = f"alter database {database.name} set default_transaction_isolation = '{level}'"
+        jobs.db.execute(default.encode())
+        # the pooler keeps its sessions for long
+        jobs.db.execute("""
+          select pg_terminate_backend(a.pid) from pg_stat_activity as a
+          where a.datname = current_database() and a.usename = %s
+        """, (WORKER,))  # fmt: skip
+
+    if when == "before":
+        alter()
+    worker = begin("--concurrency", "4")
+    names = {"sql": jobs.add("sql", EFFECT), "python": jobs.add("python", "nothing")}
+    isolation = jobs.add("sql", "select current_setting('transaction_isolation') as level")
+    if when == "after":
+        assert jobs.end(jobs.start(names["python"]))["outcome"] == "succeeded"
+        alter()
+    runs = [jobs.start(name) for _ in range(20) for name in names.values()]
+    for run in runs:
+        assert jobs.end(run)["outcome"] == "succeeded"
+        assert len(jobs.entries(run)) == 1
+    assert jobs.end(jobs.start(isolation))["result"]["first"] == {"level": "read committed"}
+    if when == "before":
+        assert worker.events("unavailable") == []
+    assert worker.stop() == 0

@@ -19,6 +19,7 @@ from rowcron.errors import RowcronError, Unavailable, translate
 
 NAME = "rowcron"
 STANDBY = "the server is a standby, which takes no writes"
+_WHOSE = "select pg_backend_pid(), current_setting('transaction_isolation') = 'read committed'"
 _IN_RECOVERY = "select pg_is_in_recovery()"
 # A peer that vanished without a word is found out within half a minute (see rowcron.silence).
 _USUAL = {
@@ -113,14 +114,18 @@ def _promoted(row: Any) -> bool:
     return row is not None and row[0] is False
 
 
-async def pooled(connection: AsyncConnection[Any]) -> bool:
-    """Return whether a pooler is in between: it cannot know the number of the session to come."""
+async def pooled(connection: AsyncConnection[Any]) -> tuple[bool, bool]:
+    """Return whether a pooler is in between, and whether transactions are read committed.
+
+    A pooler cannot know the number of the session to come.
+    """
     try:
         with brief(connection):
-            row = await (await connection.execute("select pg_backend_pid()")).fetchone()
+            row = await (await connection.execute(_WHOSE)).fetchone()
     except psycopg.Error as error:
         raise translate(error) from error
-    return row is None or row[0] != connection.info.backend_pid
+    assert row is not None
+    return row[0] != connection.info.backend_pid, row[1]
 
 
 @contextmanager

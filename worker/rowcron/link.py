@@ -22,7 +22,10 @@ from rowcron.wire import Wire
 # A prepared statement whose function has got other columns, or that somebody has discarded: it was
 # not carried out, and a new session prepares it anew.
 FORGOTTEN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
-READ_COMMITTED = "set default_transaction_isolation = 'read committed'"  # a claim is refused else
+OLD_SNAPSHOT = "RCISO"
+# Claims are refused else, and reports that meet would fail.
+READ_COMMITTED = "set default_transaction_isolation = 'read committed'"
+BEGIN = b"begin isolation level read committed"
 CANCEL = 1.0  # seconds for a cancel to be taken
 CUT = "the connection was cut while it lay idle"
 
@@ -40,6 +43,7 @@ class Link:
         self._log = log
         self._wire: Wire | None = None
         self._prepared: dict[str, bytes] | None = None  # names by statement; None behind a pooler
+        self._begins = False  # each transaction: a pooler's sessions are not ours to set
         self._watch = Watch(info, short=True)
 
     async def _open(self) -> Wire:
@@ -52,8 +56,10 @@ class Link:
         connection = await connect(self.info)
         connection.add_notice_handler(self._notice)
         try:
-            self._prepared = None if await pooled(connection) else {}
-            if self._prepared is not None:
+            is_pooled, is_read_committed = await pooled(connection)
+            self._prepared = None if is_pooled else {}
+            self._begins = is_pooled and not is_read_committed
+            if not is_pooled:
                 with brief(connection):
                     await connection.execute(READ_COMMITTED)
         except BaseException:
@@ -91,12 +97,13 @@ class Link:
         """
         try:
             return await self._fetch(query, values, end)
-        except FORGOTTEN as error:
-            if not self._prepared:
-                raise translate(error) from error
-            self._drop()
         except psycopg.Error as error:
-            raise self._translated(error) from error
+            if self._prepared and isinstance(error, FORGOTTEN):
+                self._drop()
+            elif error.sqlstate == OLD_SNAPSHOT and not self._begins:
+                self._begins = True  # the default was altered, or the pooler's server is another
+            else:
+                raise self._translated(error) from error
         try:
             return await self._fetch(query, values, end)
         except psycopg.Error as error:
@@ -108,15 +115,21 @@ class Link:
         wire = await self._open()
         self._watch.begin(wire.connection)
         answered = False
+        begins = self._begins or end is not None
         try:
-            if end is not None:
-                await wire.ask(b"begin")
+            if begins:
+                await wire.ask(BEGIN)
             answer = await self._ask(wire, query, values)
             rows = wire.rows(answer)
-            if end is not None:
-                await wire.ask(end(rows).encode())
+            if begins:
+                await wire.ask(b"commit" if end is None else end(rows).encode())
             answered = True
             return rows
+        except psycopg.Error:
+            if wire.connection.info.transaction_status == TransactionStatus.INERROR:
+                with suppress(psycopg.Error):
+                    await wire.ask(b"rollback")
+            raise
         except asyncio.CancelledError:
             # what waits for a lock must not be carried out when nobody waits for its answer
             with suppress(psycopg.Error):
