@@ -278,6 +278,28 @@ def test_a_right_that_is_missing_for_a_while_costs_no_run(jobs: Jobs, start: Sta
     assert worker.stop() == 0
 
 
+def test_a_claim_that_is_refused_for_long_is_told_once(jobs: Jobs, start: Start) -> None:
+    """The worker can be registered meanwhile, which says nothing about its claims."""
+    worker = start("--kind", "python", "--poll", "0.2")
+    jobs.db.execute("""
+      create function public.trouble() returns trigger language plpgsql as
+      $$ begin raise exception using errcode = 'XX000', message = 'trouble'; end $$;
+      create trigger trouble before update on rowcron.run
+      for each row execute function public.trouble()
+    """)
+    run = jobs.run("python", "nothing")
+    worker.wait_for("unavailable", code="XX000")
+    registered = "select count(*) from rowcron.worker"
+    wait_until(lambda: jobs.db.execute(registered).fetchone()[0] > 4)  # so often it was tried
+    assert len(worker.events("unavailable")) == 1
+    assert worker.events("reconnect") == []
+    jobs.db.execute("drop trigger trouble on rowcron.run")
+    assert jobs.end(run)["outcome"] == "succeeded"
+    worker.wait_for("reconnect")
+    assert len(worker.events("unavailable")) == 1
+    assert worker.stop() == 0
+
+
 def test_an_error_that_nobody_foresaw_is_waited_out(jobs: Jobs, start: Start) -> None:
     worker = start("--kind", "python", "--poll", "0.2")
     run = jobs.run("python", "sleep", {"seconds": 1.5})

@@ -59,7 +59,6 @@ class Standing:
         """Make this worker known. Raises `Unavailable`, `NotInstalled`, `WrongVersion`, ..."""
         with self.asking() as member:
             beat = await heartbeat.register(self.control, member.id, self.about, self._change)
-        self.running.outage.back("control")
         member.registered = True
         self._heard(beat)
         text = f"worker {member.id} registered"

@@ -59,7 +59,7 @@ class Turns:
                     await self.standing.register()
                 await self.standing.retire()
                 await self._turn()
-                self.outage.back("control")
+                self._works()
             except WorkerLost:
                 continue  # as another
             except (NotInstalled, NotPermitted, WrongVersion) as error:
@@ -132,6 +132,7 @@ class Turns:
                     pause = FIRE_PAUSE
                 else:
                     pause = min(pause, beat.wake_after)
+            self._works()
 
     async def _sleep(self, full: list[str]) -> None:
         """Sleep until there is something to do; of the kinds `full` no more can be taken now.
@@ -169,6 +170,7 @@ class Turns:
                 pause, due, light = light, False, min(light * 2, longest)
             soon = due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP
             soon |= self.settings.until_idle
+            self._works()
             until = self._loop.time() + pause
             while True:
                 events = await self._wait(until, full)
@@ -217,6 +219,10 @@ class Turns:
             if events != Event.ROOM or any(self.running.executors[kind].room for kind in full):
                 return events
             self.alarm.clear(Event.ROOM)
+
+    def _works(self) -> None:
+        """Whatever a turn asks has been answered: who can register may yet be refused claims."""
+        self.outage.back("control")
 
     def longest_sleep(self) -> float:
         """Return how long this worker sleeps if nothing wakes it: seconds."""
