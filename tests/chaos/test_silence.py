@@ -70,7 +70,7 @@ def test_runs_under_way_survive_it_and_what_they_did_counts_once(
     at_work = """
       select count(*) from pg_stat_activity
       where datname = current_database() and state = 'active'
-        and query like 'set local%rowcron.execute(%'
+        and query like 'set %rowcron.execute(%'
     """
     wait_until(lambda: jobs.db.execute(at_work).fetchone() == (2,), 5, "both executing")
     assert proxy.silence() >= 4
