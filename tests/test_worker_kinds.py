@@ -317,6 +317,33 @@ def test_python_handlers_get_what_they_ask_for(jobs: Jobs, start: Start) -> None
     assert "missing 1 required positional argument: 'b'" in wrong["error"]
 
 
+def test_what_is_async_beneath_something_else_is_awaited(jobs: Jobs, start: Start) -> None:
+    start()
+    runs = {name: jobs.run("python", name) for name in ("beneath", "promise", "runs_itself")}
+    for name, run in runs.items():
+        assert jobs.end(run)["result"] == "awaited", name
+    called = jobs.run("python", "called")
+    assert jobs.end(called)["result"] == f"awaited {called}"
+    handed = jobs.run("python", "insert_beneath")
+    assert jobs.end(handed)["outcome"] == "succeeded", jobs.end(handed)["error"]
+    assert jobs.db.execute("select n, run_id from public.effect").fetchall() == [(1, handed)]
+    late = jobs.run("python", "beneath", {"seconds": 60}, timeout="300 ms")
+    asked = jobs.run("python", "beneath", {"seconds": 60})
+    assert jobs.end(late, 5)["error"] == "timed out after 0:00:00.300000"
+    jobs.wait_running(asked)
+    jobs.owner.execute("select rowcron.cancel(%s)", (asked,))
+    assert jobs.end(asked, 5)["outcome"] == "cancelled"
+
+
+def test_work_that_a_handler_only_returns_is_no_success(jobs: Jobs, start: Start) -> None:
+    start()
+    for name in ("lazily", "lazily_async", "insert_lazily"):
+        entry = jobs.end(jobs.run("python", name, max_attempts=3))
+        assert (entry["outcome"], entry["reason"], entry["attempt"]) == ("failed", "abandoned", 1)
+        assert "nothing of that was executed" in entry["error"]
+    assert jobs.db.execute("select count(*) from public.effect").fetchone() == (0,)
+
+
 @pytest.mark.parametrize(
     ("what", "result", "output"),
     [

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,33 @@ def test_handlers_are_registered_by_name() -> None:
                 handler(name or " ")(first)
     finally:
         HANDLERS.pop("parts.first", None)
+
+
+def test_a_generator_cannot_be_a_handler() -> None:
+    def plain() -> Iterator[int]:
+        yield 1
+
+    async def awaited() -> AsyncIterator[int]:
+        yield 1
+
+    for function in (plain, awaited, partial(plain)):
+        with pytest.raises(RowcronError, match="is a generator"):
+            handler("parts.lazy")(function)
+    assert "parts.lazy" not in HANDLERS
+
+
+def test_an_object_can_be_a_handler_and_loaded_again() -> None:
+    class Called:
+        async def __call__(self, r: Run) -> None:
+            pass
+
+    try:
+        handler("parts.called")(Called())
+        handler("parts.called")(Called())
+        found = HANDLERS["parts.called"]
+        assert (found.is_async, found.run) == (True, "r")
+    finally:
+        HANDLERS.pop("parts.called", None)
 
 
 def test_handlers_ask_by_name_or_annotation() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,75 @@ class Shouting(TextLoader):
 
     def load(self, data: Any) -> str:
         return str(super().load(data)).upper()
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function as one does that knows nothing of async ones."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        return function(*args, **options)
+
+    return wrapper
+
+
+@handler
+@decorated
+async def beneath(seconds: float = 0) -> str:
+    """Be async beneath a decorator."""
+    await asyncio.sleep(seconds)
+    return "awaited"
+
+
+@handler
+@decorated
+async def insert_beneath(run: Run, connection: psycopg.AsyncConnection[Any]) -> None:
+    """Likewise, on a connection."""
+    await connection.execute("insert into public.effect values (1, %s)", (run.run_id,))
+
+
+@handler
+def promise() -> Any:
+    """Return what is to be awaited."""
+    return beneath()
+
+
+@handler("runs_itself")
+@functools.wraps(beneath)
+def runs_itself() -> Any:
+    """Have a loop of one's own in the thread, as a decorator might."""
+    return asyncio.run(beneath())
+
+
+class Called:
+    """An object that is called like an async function."""
+
+    async def __call__(self, context: Run) -> str:
+        """Answer."""
+        await asyncio.sleep(0)
+        return f"awaited {context.run_id}"
+
+
+handler("called")(Called())
+
+
+@handler
+def lazily() -> Iterator[int]:
+    """Return a generator."""
+    return (n for n in range(3))
+
+
+@handler
+async def lazily_async() -> Any:
+    """Return what is still to be awaited."""
+    return asyncio.sleep(0)
+
+
+@handler
+def insert_lazily(run: Run, connection: psycopg.Connection[Any]) -> Any:
+    """Work, and return work that is still to be done."""
+    connection.execute("insert into public.effect values (2, %s)", (run.run_id,))
+    return beneath()
 
 
 HEARD: list[str] = []

@@ -8,8 +8,9 @@
 A job's args become keyword arguments; a parameter named `args` takes all of them as they are. A
 parameter named `run` (or annotated `Run`) gets the run, one named `connection` (or annotated with
 psycopg's `Connection` or `AsyncConnection`) a database connection whose commit is the run's end. A
-plain function runs in a thread, an `async` one in the worker's event loop. What is returned is
-stored as the result.
+plain function runs in a thread, an `async` one in the worker's event loop. So does what a plain one
+returns to be awaited, as a decorator around an async function does. What is returned is stored as
+the result.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class Handler:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = _is(inspect.iscoroutinefunction, function)
         self.run: str | None = None
         self.connection: str | None = None
         self.whole: str | None = None
-        hints = _hints(function)
+        hints = _hints(type(function).__call__) | _hints(function)
         for parameter in inspect.signature(function).parameters.values():
             hint = hints.get(parameter.name)
             if _is_run(hint) or (parameter.name == "run" and hint is None):
@@ -69,6 +70,8 @@ class Handler:
             ):
                 self.whole = parameter.name
         self.simple = not (self.run or self.connection or self.whole)
+        if self.connection is not None:  # has to be of the right sort before it is called
+            self.is_async |= inspect.iscoroutinefunction(inspect.unwrap(function))
 
     def arguments(self, run: Run, connection: Any = None) -> Mapping[str, Any]:
         """Return the keyword arguments of a call. Raises `Abandon` if args are not an object."""
@@ -89,6 +92,11 @@ class Handler:
         if self.connection is not None:
             given[self.connection] = connection
         return given
+
+
+def _is(sort: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
+    """Return whether a function, or what an object is called by, is of a sort."""
+    return sort(function) or sort(type(function).__call__)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -131,11 +139,17 @@ def _register(name: str, function: F) -> F:
             detail="It is a letter, then letters, digits, _ . : -, 200 at most.",
             hint='give it one: @handler("send_mail")',
         )
+    if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+        raise RowcronError(
+            f'handler "{name}" is a generator',
+            detail="Nobody iterates it, and until then nothing of it is executed.",
+            hint="return a list in place of yield",
+        )
     known = HANDLERS.get(name)
     if known is not None and known.function is not function and not _is_reload(known, function):
         raise RowcronError(
             f'two handlers are named "{name}"',
-            detail=f"One is in {known.function.__module__}, one in {function.__module__}.",
+            detail=f"One is in {_place(known.function)[0]}, one in {_place(function)[0]}.",
             hint=f'give one of them a name of its own: @handler("{name}-2")',
         )
     HANDLERS[name] = Handler(name, function)
@@ -143,8 +157,12 @@ def _register(name: str, function: F) -> F:
 
 
 def _is_reload(known: Handler, function: Callable[..., Any]) -> bool:
-    old = known.function
-    return (old.__module__, old.__qualname__) == (function.__module__, function.__qualname__)
+    return _place(known.function) == _place(function)
+
+
+def _place(function: Callable[..., Any]) -> tuple[str, str]:
+    """Return the module and name of a function; of an object, those of its class."""
+    return function.__module__, getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def load_app(name: str | None) -> dict[str, Handler]:

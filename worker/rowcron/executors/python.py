@@ -2,9 +2,9 @@
 
 What a handler returns is its result: stored as JSON when it is that and at most 64 KiB, else its
 text becomes the output. An exception is a failure with its traceback; `Abandon` means never again,
-`RetryAfter` names the pause. What handlers print is not captured. On timeout or cancel an async
-handler's task is cancelled; in a plain one's thread an exception is raised, which arrives when it
-executes Python again.
+`RetryAfter` names the pause. What a plain handler returns to be awaited is awaited in the loop.
+What handlers print is not captured. On timeout or cancel an async handler's task is cancelled; in
+a plain one's thread an exception is raised, which arrives when it executes Python again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
@@ -30,6 +30,16 @@ from rowcron.threads import Stop, Threads
 BEGUN: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
+class Promise(Outcome):
+    """What a plain handler returned is to be awaited first: in the loop, not in its thread."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Awaitable[Any]) -> None:
+        super().__init__("succeeded")
+        self.value = value
+
+
 class Executor:
     """Calls handlers: plain ones in threads, async ones as tasks."""
 
@@ -42,7 +52,7 @@ class Executor:
         """Prepare threads and pools; both are filled when needed."""
         settings = self.host.settings
         self.loop = asyncio.get_running_loop()
-        self.threads = Threads(settings.concurrency, self._call, self.host.done)
+        self.threads = Threads(settings.concurrency, self._call, self._answered)
         if settings.handler_database_url is not None:
             info = conninfo(settings.handler_database_url, "handler-database-url")
             self.pools = Pools(info, settings.handler_connections)
@@ -69,20 +79,35 @@ class Executor:
         elif not handler.is_async:
             self.threads.start(run)
         else:
-            # loop.create_task, a generated name and a callback for the end would double the cost
-            coroutine = self._await(handler, run)
-            run.state = asyncio.Task(coroutine, loop=self.loop, name=handler.name, **BEGUN)
+            self._begin(handler, run, None)
 
-    async def _await(self, handler: Handler, run: Run) -> None:
+    def _begin(self, handler: Handler, run: Run, value: Awaitable[Any] | None) -> None:
+        # loop.create_task, a generated name and a callback for the end would double the cost
+        coroutine = self._await(handler, run, value)
+        run.state = asyncio.Task(coroutine, loop=self.loop, name=handler.name, **BEGUN)
+
+    def _answered(self, run: Run, outcome: Outcome) -> None:
+        """Take what a thread brings."""
+        if not isinstance(outcome, Promise):
+            self.host.done(run, outcome)
+        elif run.stopping is None:
+            self._begin(HANDLERS[run.command], run, outcome.value)
+        else:
+            dismiss(outcome.value)
+            self.host.done(run, stopped(run))
+
+    async def _await(self, handler: Handler, run: Run, value: Awaitable[Any] | None) -> None:
         try:
-            if handler.connection is None:
+            if value is not None:
+                outcome = success(await value)
+            elif handler.connection is None:
                 outcome = success(await begin(handler, run))
             else:
                 assert self.pools is not None
                 outcome = await await_call(
                     self.pools,
                     run,
-                    lambda connection: begin(handler, run, connection),
+                    lambda connection: settled(begin(handler, run, connection)),
                     success,
                     failure,
                 )
@@ -99,7 +124,8 @@ class Executor:
         try:
             handler = HANDLERS[run.command]
             if handler.connection is None:
-                return success(begin(handler, run))
+                value = begin(handler, run)
+                return Promise(value) if inspect.isawaitable(value) else success(value)
             assert self.pools is not None
             return call(
                 self.pools,
@@ -166,12 +192,32 @@ def cancel_statement(connection: Any) -> None:
         return
 
 
+async def settled(value: Any) -> Any:
+    """Return what a handler returned, awaited if it is to be: a decorator may have answered."""
+    return await value if inspect.isawaitable(value) else value
+
+
 def success(value: Any) -> Outcome:
-    """Return the outcome of a handler that returned `value`."""
+    """Return the outcome of a handler that returned `value`.
+
+    Raises `Abandon` where that is work yet to be done.
+    """
     if value is None:
         return Outcome("succeeded")
+    if inspect.isawaitable(value) or inspect.isgenerator(value) or inspect.isasyncgen(value):
+        dismiss(value)
+        raise Abandon(
+            f"the handler returned a {type(value).__name__}, and nothing of that was executed:"
+            " await or iterate it in the handler"
+        )
     result, output = result_and_output(value)
     return Outcome("succeeded", None, None, output, result)
+
+
+def dismiss(value: Any) -> None:
+    """Let go of what is not executed, without Python's complaint about that."""
+    if inspect.iscoroutine(value) or inspect.isgenerator(value):
+        value.close()
 
 
 def failure(error: BaseException) -> Outcome:
