@@ -381,6 +381,20 @@ def test_a_handler_says_never_again_or_later(jobs: Jobs, start: Start) -> None:
     assert jobs.end(later)["attempt"] == 2
 
 
+@pytest.mark.parametrize("how", ["nan", "inf", "1e300", "-1", "a word"])
+def test_a_pause_that_is_none_costs_no_report(jobs: Jobs, start: Start, how: str) -> None:
+    start()
+    run = jobs.run("python", "pause", {"how": how}, max_attempts=2, retry_delay="1 hour")
+    first = wait_until(lambda: jobs.entries(run))[0]
+    assert (first["outcome"], first["reason"]) == ("failed", "exception")
+    assert first["error"].endswith(f"RetryAfter: the pause is {how}")
+    query = "select extract(epoch from due_at - %s) from rowcron.run where id = %s"
+    found = jobs.db.execute(query, (first["finished_at"], run)).fetchone()
+    left = 0 if found is None else float(found[0])
+    expected = {"inf": 86_400, "1e300": 86_400, "-1": 0}.get(how, 3_600)
+    assert 0.8 * expected <= left + 1 <= 1.2 * expected + 2
+
+
 @pytest.mark.parametrize("handler", ["insert", "insert_async"])
 def test_a_handed_connection_commits_effect_and_record_together(
     jobs: Jobs, start: Start, handler: str

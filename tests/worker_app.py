@@ -89,6 +89,12 @@ def fail(how: str) -> None:
 
 
 @handler
+def pause(how: str) -> None:
+    """Ask for a pause that is none."""
+    raise RetryAfter(how if how == "a word" else float(how), f"the pause is {how}")  # type: ignore[arg-type]
+
+
+@handler
 def sleep(seconds: float) -> None:
     """Block a thread, in Python again every now and then."""
     until = time.monotonic() + seconds

@@ -17,13 +17,13 @@ from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
-from rowcron.capture import describe, result_and_output
 from rowcron.connection import conninfo, cut
 from rowcron.executors import UNBOUNDED, Host, stopped
 from rowcron.handed import await_call, call
-from rowcron.handlers import HANDLERS, Abandon, Handler, RetryAfter
+from rowcron.handlers import HANDLERS, Handler
 from rowcron.models import Outcome, Run
 from rowcron.pools import Pools
+from rowcron.returned import dismiss, failure, settled, success
 from rowcron.threads import Stop, Threads
 
 # From Python 3.12 a task may begin at once: one that never waits then costs the loop nothing.
@@ -190,39 +190,3 @@ def cancel_statement(connection: Any) -> None:
         connection.cancel_safe(timeout=5.0)
     except Exception:  # it has ended, or is cut after the grace
         return
-
-
-async def settled(value: Any) -> Any:
-    """Return what a handler returned, awaited if it is to be: a decorator may have answered."""
-    return await value if inspect.isawaitable(value) else value
-
-
-def success(value: Any) -> Outcome:
-    """Return the outcome of a handler that returned `value`.
-
-    Raises `Abandon` where that is work yet to be done.
-    """
-    if value is None:
-        return Outcome("succeeded")
-    if inspect.isawaitable(value) or inspect.isgenerator(value) or inspect.isasyncgen(value):
-        dismiss(value)
-        raise Abandon(
-            f"the handler returned a {type(value).__name__}, and nothing of that was executed:"
-            " await or iterate it in the handler"
-        )
-    result, output = result_and_output(value)
-    return Outcome("succeeded", None, None, output, result)
-
-
-def dismiss(value: Any) -> None:
-    """Let go of what is not executed, without Python's complaint about that."""
-    if inspect.iscoroutine(value) or inspect.isgenerator(value):
-        value.close()
-
-
-def failure(error: BaseException) -> Outcome:
-    """Return the outcome of a handler that raised."""
-    if isinstance(error, Abandon):
-        return Outcome("fatal", "abandoned", describe(error))
-    later = error.seconds if isinstance(error, RetryAfter) else None
-    return Outcome("failed", "exception", describe(error), retry_after=later)

@@ -1,0 +1,58 @@
+"""What it means that a handler returned something, or raised."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+from rowcron.capture import describe, result_and_output
+from rowcron.handlers import Abandon, RetryAfter
+from rowcron.models import Outcome
+
+LONGEST_PAUSE = 86_400.0  # seconds, as the database has it
+
+
+async def settled(value: Any) -> Any:
+    """Return what a handler returned, awaited if it is to be: a decorator may have answered."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def success(value: Any) -> Outcome:
+    """Return the outcome of a handler that returned `value`.
+
+    Raises `Abandon` where that is work yet to be done.
+    """
+    if value is None:
+        return Outcome("succeeded")
+    if inspect.isawaitable(value) or inspect.isgenerator(value) or inspect.isasyncgen(value):
+        dismiss(value)
+        raise Abandon(
+            f"the handler returned a {type(value).__name__}, and nothing of that was executed:"
+            " await or iterate it in the handler"
+        )
+    result, output = result_and_output(value)
+    return Outcome("succeeded", None, None, output, result)
+
+
+def dismiss(value: Any) -> None:
+    """Let go of what is not executed, without Python's complaint about that."""
+    if inspect.iscoroutine(value) or inspect.isgenerator(value):
+        value.close()
+
+
+def failure(error: BaseException) -> Outcome:
+    """Return the outcome of a handler that raised."""
+    if isinstance(error, Abandon):
+        return Outcome("fatal", "abandoned", describe(error))
+    later = pause(getattr(error, "seconds", None)) if isinstance(error, RetryAfter) else None
+    return Outcome("failed", "exception", describe(error), retry_after=later)
+
+
+def pause(seconds: Any) -> float | None:
+    """Return a pause that can be reported, a day at most; None for what is no number of seconds."""
+    try:
+        number = float(seconds)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else min(max(number, 0.0), LONGEST_PAUSE)
