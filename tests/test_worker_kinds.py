@@ -252,7 +252,7 @@ def test_http_sends_args_and_judges_the_status(
     start()
     base = f"http://127.0.0.1:{web.server_port}"
     plain = jobs.run("http", f"{base}/200")
-    post = jobs.run("http", f"{base}/201\nX-Team: billing", {"n": 1})
+    post = jobs.run("http", f"{base}/201\nX-Team: billing\tinc.", {"n": 1})
     missing = jobs.run("http", f"GET {base}/404")
     expected = jobs.run("http", f"PUT {base}/404\nExpect-Status: 200-299, 404", {"n": 2})
     moved = jobs.run("http", f"{base}/302")
@@ -269,7 +269,7 @@ def test_http_sends_args_and_judges_the_status(
     requests = {path: (method, headers, body) for method, path, headers, body in web.seen}  # type: ignore[attr-defined]
     assert requests["/200"][0] == "GET"
     method, headers, body = requests["/201"]
-    assert (method, body, headers["X-Team"]) == ("POST", b'{"n": 1}', "billing")
+    assert (method, body, headers["X-Team"]) == ("POST", b'{"n": 1}', "billing\tinc.")
     assert headers["Content-Type"] == "application/json"
     assert headers["Idempotency-Key"] != requests["/200"][1]["Idempotency-Key"]
 

@@ -257,6 +257,9 @@ def test_redirects_are_judged_like_the_first(
     assert len([path for _, path, _, _ in web.seen if path == "/to/302"]) == 4
     tried.stopped(entry["error"])
     assert canary.seen == []
+    nowhere = jobs.run("http", f"{base}/to/302/http://127.0.0.1:99999/\nFollow-Redirects: 1")
+    assert jobs.end(nowhere)["reason"] == "status"
+    assert jobs.end(nowhere)["error"].endswith("not followed: its Location is no URL")
     followed = jobs.run("http", f"{base}/to/302/{base}/x\nFollow-Redirects: 1")
     assert jobs.end(followed)["output"] == "canary"
 

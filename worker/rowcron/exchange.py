@@ -56,7 +56,10 @@ async def ask(
             break
         try:
             target = url.join(location)
+            port_is_fine = target.port is None or 0 < target.port < 65_536
         except (httpx.InvalidURL, ValueError):
+            port_is_fine = False
+        if not port_is_fine:
             return answer._replace(stray="its Location is no URL")
         if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
             method = method if method == "HEAD" else "GET"

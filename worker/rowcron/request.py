@@ -61,7 +61,7 @@ def read_command(command: str, secrets: dict[str, str] | None = None) -> Request
         name, colon, text = line.partition(":")
         name, text = name.strip(), text.strip()
         value = fill(text, secrets)
-        if not colon or not _TOKEN.fullmatch(name) or not value.isprintable():
+        if not colon or not _TOKEN.fullmatch(name) or not is_header(value):
             raise BadRequest(f"not a header line (Name: value): {line!r}")
         match name.lower():
             case "expect-status":
@@ -76,6 +76,11 @@ def read_command(command: str, secrets: dict[str, str] | None = None) -> Request
                     secret.add(low)
     statuses = read_statuses(expected)
     return Request(method or None, url, headers, statuses, expected, redirects, frozenset(secret))
+
+
+def is_header(value: str) -> bool:
+    """Return whether a header may have this value: one line that can be seen, tabs in it."""
+    return value.replace("\t", " ").isprintable()
 
 
 def read_number(text: str) -> int:
