@@ -115,6 +115,7 @@ PRINTS = {
     ' while read -r o; do printf "\\\\$o"; sleep 0.01; done',
     "on standard error": 'printf %s "$S" >&2; exit 3',
     "quoted by the shell": 'set -x; : "$S"; : "a b $S"',
+    "quoted by bash, whose locale knows no é": 'LC_ALL=C bash -c \'printf %q "$1"\' - "$S"',
     "in an error of another program": 'cat "/nonexistent/$S"',
     "across the 64 KiB that are kept": 'printf %s "$S"; head -c 65525 /dev/zero | tr "\\0" x',
     "many times": 'i=0; while [ $i -lt 3000 ]; do printf "%s," "$S"; i=$((i+1)); done',
@@ -336,8 +337,9 @@ def test_values_stay_where_they_are_put(
         *ALL, "--secrets-dir", str(place),
         ROWCRON_SECRET_LINES="one-line\nX-Injected: yes", ROWCRON_SECRET_SHORT="1234",
         ROWCRON_SECRET_HOST="127.0.0.1/../@[::1]", ROWCRON_SECRET_NEW="x" * 20_000,
+        ROWCRON_SECRET_BYTES="\udcff" * 20,
     )  # fmt: skip
-    for name in ("FILED", "LINES", "SHORT", "HOST", "NEW"):
+    for name in ("FILED", "LINES", "SHORT", "HOST", "NEW", "BYTES"):
         grant(jobs, name)
     base = f"http://127.0.0.1:{echo.server_port}"
     run = jobs.run("http", f"{base}/f\nX-Token: ${{secret:FILED}}")
@@ -358,6 +360,9 @@ def test_values_stay_where_they_are_put(
         "another host, by a value with / and @": f"http://a${{secret:HOST}}:{echo.server_port}/h",
     }
     before = len(echo.seen)
+    entry = jobs.end(jobs.run("http", f"{base}/${{secret:BYTES}}", max_attempts=3))
+    assert (entry["reason"], entry["attempt"]) == ("secret", 1)
+    assert entry["error"] == "secret BYTES is not UTF-8"
     for what, command in cases.items():
         tried = attack(f"inject {what}" if "header" in what or "host" in what else what)
         entry = jobs.end(jobs.run("http", command))

@@ -62,7 +62,10 @@ class Secrets:
             where = f"{PREFIX}{name}"
             where += f" or the file {self.directory / name}" if self.directory else ""
             raise NoSecret(f"this worker has no secret {name}; set {where} where it is started")
-        size = len(value.encode())
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:  # os.environ holds other bytes as surrogates
+            raise NoSecret(f"secret {name} is not UTF-8") from None
         if not SHORTEST <= size <= LONGEST:
             raise NoSecret(
                 f"secret {name} has {size} bytes; {SHORTEST} to {LONGEST} can be blanked in outputs"

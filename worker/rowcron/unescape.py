@@ -1,7 +1,7 @@
 r"""Text as it was before it was escaped, and where in the escaped one each byte of it stands.
 
-Known are `%2F`, `\u002f`, `\x2f`, `\n`, `\/`, `'\''`, `&#47;` and `&amp;`. Places are only looked
-up when something was found.
+Known are `%2F`, `\u002f`, `\x2f`, `\057`, `\n`, `\/`, `'\''`, `&#47;` and `&amp;`. Places are
+only looked up when something was found.
 """
 
 from __future__ import annotations
@@ -12,22 +12,29 @@ from collections.abc import Callable, Iterator, Sequence
 
 _ESCAPE = re.compile(
     rb"%([0-9A-Fa-f]{2})|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|\\u([0-9a-f]{4})"
-    rb"|('\\''|'\"'\"')|\\x([0-9a-f]{2})|\\([nrtbf])|\\([^a-z0-9])|&\#x([0-9a-f]{1,8});|&\#([0-9]{1,8});"
-    rb"|&(amp|lt|gt|quot|apos);",
+    rb"|('\\''|'\"'\"')|\\x([0-9a-f]{2})|\\([0-3][0-7]{2})|\\([nrtbfave])|\\([^a-z0-9])"
+    rb"|&\#x([0-9a-f]{1,8});|&\#([0-9]{1,8});|&(amp|lt|gt|quot|apos);",
     re.IGNORECASE,
 )
 Places = tuple[Sequence[int], Sequence[int]]
 BETWEEN_SIGNS = b" \t\r\n\\"  # of base64, as it is wrapped and as JSON escapes it
 _SIGNS = re.compile(rb"[A-Za-z0-9+/]{16,}")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_SHORT = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+_SHORT = {
+    b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f",
+    b"a": b"\a", b"v": b"\v", b"e": b"\x1b", b"E": b"\x1b",
+}  # fmt: skip
 _NAMED = {b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'"}
 
 
 def _meaning(match: re.Match[bytes]) -> bytes:
-    percent, high, low, unit, quoted, byte, short, itself, hexa, number, name = match.groups()
+    percent, high, low, unit, quoted, byte, octal, short, itself, hexa, number, name = (
+        match.groups()
+    )
     if percent or byte:
         return bytes.fromhex((percent or byte).decode())
+    if octal:
+        return bytes([int(octal, 8)])
     if quoted:
         return b"'"
     if high:
