@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import worker_app
-from rowcron import handler
+from rowcron import RetryAfter, handler
 
 assert worker_app  # its handlers, and its farewells
 if Path(os.environ.get("TEST_CRASH", "/nonexistent")).exists():
@@ -73,3 +73,51 @@ def end_child() -> int | None:
     code = child.exitcode
     child.kill()
     return code
+
+
+class Busy(RetryAfter):
+    """Does not call our `__init__`."""
+
+    def __init__(self, who: str) -> None:
+        self.who = who
+
+
+class Moody(RetryAfter):
+    """Ends whoever asks."""
+
+    @property
+    def seconds(self) -> float:
+        raise SystemExit(1)
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        """Take it, and forget it."""
+
+
+class Mute(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+class Never(RetryAfter):
+    """Names a pause that none is."""
+
+    def __init__(self) -> None:
+        self.seconds = float("nan")
+
+
+ODD = {"busy": lambda: Busy("me"), "moody": lambda: Moody(1), "mute": Mute, "never": Never}
+
+
+@handler
+def fail_oddly(how: str) -> None:
+    """Raise what is hard to describe."""
+    raise ODD[how]()
+
+
+@handler
+async def fail_oddly_async(how: str) -> None:
+    """The same in the loop."""
+    raise ODD[how]()

@@ -100,3 +100,20 @@ def test_a_signal_that_comes_as_a_process_is_forked_stops_it(jobs: Jobs, start: 
         while not children.read_bytes() and time.monotonic() < until:
             pass  # the moment is short
         assert worker.stop(limit=10) == 0
+
+
+@pytest.mark.parametrize("name", ["fail_oddly", "fail_oddly_async"])
+def test_an_exception_that_breaks_whoever_looks_at_it_is_a_failure_too(
+    jobs: Jobs, start: Start, name: str
+) -> None:
+    worker = start(*APP, "--concurrency", "1")
+    told = {
+        how: jobs.end(jobs.run("python", name, {"how": how}))
+        for how in ("busy", "moody", "mute", "never")
+    }
+    assert {(e["outcome"], e["reason"]) for e in told.values()} == {("failed", "exception")}
+    assert "process_app.Busy" in told["busy"]["error"]
+    assert "Moody" in told["moody"]["error"]
+    assert "process_app.Mute" in told["mute"]["error"]
+    assert "process_app.Never" in told["never"]["error"]
+    assert worker.stop() == 0

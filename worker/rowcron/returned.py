@@ -6,9 +6,10 @@ import inspect
 import math
 from typing import Any
 
-from rowcron.capture import describe, result_and_output
+from rowcron.capture import describe, result_and_output, tail
 from rowcron.handlers import Abandon, RetryAfter
 from rowcron.models import Outcome
+from rowcron.threads import Stop
 
 LONGEST_PAUSE = 86_400.0  # seconds, as the database has it
 
@@ -42,11 +43,17 @@ def dismiss(value: Any) -> None:
 
 
 def failure(error: BaseException) -> Outcome:
-    """Return the outcome of a handler that raised."""
-    if isinstance(error, Abandon):
-        return Outcome("fatal", "abandoned", describe(error))
-    later = pause(getattr(error, "seconds", None)) if isinstance(error, RetryAfter) else None
-    return Outcome("failed", "exception", describe(error), retry_after=later)
+    """Return the outcome of a handler that raised, whatever the exception's own code does."""
+    try:
+        if isinstance(error, Abandon):
+            return Outcome("fatal", "abandoned", describe(error))
+        later = pause(getattr(error, "seconds", None)) if isinstance(error, RetryAfter) else None
+        return Outcome("failed", "exception", describe(error), retry_after=later)
+    except Stop:
+        raise
+    except BaseException as odd:  # else the run would never end
+        text = f"{type(error).__name__}, of which no more can be said: {type(odd).__name__}"
+        return Outcome("failed", "exception", tail(text))
 
 
 def pause(seconds: Any) -> float | None:
