@@ -28,7 +28,7 @@ def test_a_connection_whose_run_was_stopped_is_lent_no_more(
     jobs: Jobs, start: Start, kind: str
 ) -> None:
     start("--handler-connections", "1")
-    name = jobs.add("python", f"hold{kind}")
+    name = jobs.add("python", f"dwell{kind}")
     first = jobs.end(jobs.start(name, {"seconds": 0}))["result"]
     held = jobs.start(name, {"seconds": 20})
     assert wait_until(lambda: sessions(jobs.db)) == {first}, "one that ended by itself is"
@@ -43,7 +43,7 @@ def test_who_is_stopped_while_waiting_takes_nobodys_turn(
     jobs: Jobs, start: Start, kind: str
 ) -> None:
     start("--handler-connections", "1")
-    name = jobs.add("python", f"hold{kind}")
+    name = jobs.add("python", f"dwell{kind}")
     first = jobs.start(name, {"seconds": 3})
     wait_until(lambda: sessions(jobs.db))
     second, third = (jobs.start(name, {"seconds": 0}) for _ in range(2))
@@ -63,7 +63,7 @@ def test_a_login_that_is_refused_for_a_while_costs_no_attempt(
     jobs: Jobs, start: Start, kind: str
 ) -> None:
     worker = start()
-    name = jobs.add("python", f"hold{kind}", on_lost="fail")
+    name = jobs.add("python", f"dwell{kind}", on_lost="fail")
     jobs.db.execute("alter role alice connection limit 0")
     try:
         run = jobs.start(name, {"seconds": 0})

@@ -207,7 +207,7 @@ async def end_early_async(
 
 
 @handler
-def hold(connection: psycopg.Connection[Any], seconds: float) -> int:
+def dwell(connection: psycopg.Connection[Any], seconds: float) -> int:
     """Keep the connection for so long, at work in Python; return which it is."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -216,7 +216,7 @@ def hold(connection: psycopg.Connection[Any], seconds: float) -> int:
 
 
 @handler
-async def hold_async(connection: psycopg.AsyncConnection[Any], seconds: float) -> int:
+async def dwell_async(connection: psycopg.AsyncConnection[Any], seconds: float) -> int:
     """Likewise, waiting."""
     await asyncio.sleep(seconds)
     return connection.info.backend_pid
