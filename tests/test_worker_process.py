@@ -117,3 +117,14 @@ def test_an_exception_that_breaks_whoever_looks_at_it_is_a_failure_too(
     assert "process_app.Mute" in told["mute"]["error"]
     assert "process_app.Never" in told["never"]["error"]
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1"])
+def test_a_worker_that_connects_with_endless_patience_works(
+    jobs: Jobs, start: Start, worker_url: str, seconds: str
+) -> None:
+    worker = start("--kind", "python,sql", url=f"{worker_url}&connect_timeout={seconds}")
+    for kind, command in (("python", "nothing"), ("sql", "select 1"), ("python", "insert")):
+        assert jobs.end(jobs.run(kind, command))["outcome"] == "succeeded"
+    assert worker.events("unavailable") == []
+    assert worker.stop() == 0

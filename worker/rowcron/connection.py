@@ -131,7 +131,10 @@ async def pooled(connection: AsyncConnection[Any]) -> tuple[bool, bool]:
 @contextmanager
 def brief(connection: AsyncConnection[Any]) -> Iterator[None]:
     """Cut the connection when what is inside takes longer than connecting may."""
-    allowed = float(conninfo_to_dict(connection.info.dsn).get("connect_timeout") or 10)
+    usual = _USUAL["connect_timeout"]
+    allowed = float(conninfo_to_dict(connection.info.dsn).get("connect_timeout") or usual)
+    if allowed <= 0:  # libpq's way to say for ever, which is no time for a short statement
+        allowed = float(usual)
     timer = asyncio.get_running_loop().call_later(allowed, cut, connection)
     try:
         yield
