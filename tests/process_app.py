@@ -13,7 +13,7 @@ import worker_app
 from rowcron import RetryAfter, handler
 
 assert worker_app  # its handlers, and its farewells
-if Path(os.environ.get("TEST_CRASH", "/nonexistent")).exists():
+if (crash := os.environ.get("TEST_CRASH")) and Path(crash).exists():
     os._exit(3)
 
 POOL = ThreadPoolExecutor(1)

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -350,6 +351,68 @@ def test_an_attempt_is_not_taken_for_the_one_before_that_was_given_up() -> None:
         threads.close()
 
     asyncio.run(scenario())
+
+
+@contextlib.contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Let the system refuse threads: no address space holds a stack of that size."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def test_what_no_thread_can_be_made_for_is_not_executed_later() -> None:
+    async def scenario() -> list[int]:
+        executed: list[int] = []
+        over = asyncio.Event()
+
+        def call(run: Run) -> Outcome:
+            executed.append(run.run_id)
+            return Outcome("succeeded")
+
+        threads = Threads(4, call, lambda *_: over.set())
+        row = (b"", 1, "j", "o", "q", "python", "c", b"\1{}", 1, None, None, None, bytes(16))
+        with no_more_threads(), pytest.raises(RuntimeError, match="thread"):
+            threads.start(Run((1, *row)))
+        threads.start(Run((2, *row)))
+        await asyncio.wait_for(over.wait(), 20)
+        threads.close()
+        return executed
+
+    assert asyncio.run(scenario()) == [2]
+
+
+def test_threads_that_cannot_be_made_are_made_when_they_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        together = threading.Barrier(4)
+        answers: list[Outcome] = []
+
+        def call(_: Run) -> Outcome:
+            together.wait(20)
+            return Outcome("succeeded")
+
+        threads = Threads(4, call, lambda _, outcome: answers.append(outcome))
+        row = (b"", 1, "j", "o", "q", "python", "c", b"\1{}", 1, None, None, None, bytes(16))
+        threads.start(Run((0, *row)))
+        with no_more_threads():
+            for n in (1, 2, 3):
+                threads.start(Run((n, *row)))
+            await asyncio.sleep(0.2)
+        until = time.monotonic() + 10
+        while len(answers) < 4 and time.monotonic() < until:  # noqa: ASYNC110 - from threads
+            await asyncio.sleep(0.01)
+        assert [outcome.outcome for outcome in answers] == ["succeeded"] * 4
+        threads.close()
+
+    asyncio.run(scenario())
+    assert [record.getMessage() for record in caplog.records if "threads" in record.msg] == [
+        "handlers share 1 threads, not 4: can't start new thread; a lower --concurrency, or a"
+        " higher limit of memory or processes"
+    ]
 
 
 def test_a_shell_that_is_stopped_as_it_starts_ends() -> None:

@@ -35,7 +35,7 @@ def test_a_stop_at_once_ends_what_handlers_have_begun(
     wait_until(marks.exists, what="the handler")
     assert stopped_at_once(worker) == 0
     query = "select state, attempt from rowcron.run where id = %s"
-    assert jobs.db.execute(query, (run,)).fetchall() == [("ready", 1)]
+    assert jobs.db.execute(query, (run,)).fetchall() == [("ready", 2)]
     assert (tmp_path / str(worker.process.pid)).exists()  # what an app registers is called
     console = worker.console.read_text("utf-8")
     assert "worker stopped" in console

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,7 @@ Call = Callable[[Run], Outcome]
 
 FIRST = 1  # threads that are made at once; more when these do not keep up
 PATIENCE = 0.001  # seconds after which that is looked at
+AGAIN = 1.0  # seconds until a thread is tried again that could not be made
 
 
 class Stop(BaseException):
@@ -50,32 +52,49 @@ class Threads:
         self._unanswered: set[Run] = set()
         self._threads = 0
         self._growing = False
+        self._limited = False  # and it was said
         self._begun = 0  # calls that threads have taken; may be short by some
         self._lock = threading.Lock()
 
     def start(self, run: Run) -> None:
-        """Have a thread execute the run."""
+        """Have a thread execute the run.
+
+        Raises RuntimeError if there is none and none can be made; then it is not executed.
+        """
+        if self._threads < FIRST:
+            self._add(1)
         self._unanswered.add(run)
         self._runs.put(run)
         if self._threads < min(len(self._unanswered), self.bound):
-            if self._threads < FIRST:
-                self._add(1)
-            elif not self._growing:
-                self._growing = True
-                self.loop.call_later(PATIENCE, self._grow, self._begun)
+            self._grow_soon()
 
     def _add(self, count: int) -> None:
-        self._threads += count
         for _ in range(count):
             threading.Thread(target=self._work, name="rowcron-handler", daemon=True).start()
+            self._threads += 1
+
+    def _grow_soon(self) -> None:
+        if not self._growing:
+            self._growing = True
+            self.loop.call_later(PATIENCE, self._grow, self._begun)
 
     def _grow(self, begun: int) -> None:
-        waiting = self._runs.qsize()
-        if self._begun - begun < self._threads:
-            self._add(min(waiting, self._threads, self.bound - self._threads))
+        waiting, pause = self._runs.qsize(), PATIENCE
+        if self._threads < FIRST or self._begun - begun < self._threads:
+            try:
+                self._add(min(waiting, max(self._threads, FIRST), self.bound - self._threads))
+            except (RuntimeError, MemoryError) as error:  # a limit of the system
+                pause = AGAIN
+                if not self._limited:
+                    logging.getLogger(__name__).warning(
+                        "handlers share %d threads, not %d: %s; a lower --concurrency, or a higher"
+                        " limit of memory or processes",
+                        *(self._threads, self.bound, error),
+                    )
+                self._limited = True
         self._growing = waiting > 0 and self._threads < self.bound
         if self._growing:
-            self.loop.call_later(PATIENCE, self._grow, self._begun)
+            self.loop.call_later(pause, self._grow, self._begun)
 
     def _work(self) -> None:
         me = threading.get_ident()
@@ -142,7 +161,7 @@ class Threads:
         self._threads -= 1
         self._unanswered.discard(run)
         if self._runs.qsize():
-            self._add(1)
+            self._grow_soon()
         return True
 
     def close(self) -> None:
