@@ -54,11 +54,11 @@ from rowcron.job as j, generate_series(1, {count}) as i, (values
 ) as s (queue, state, waits_for, due)
 where j.name = 'on-demand'
 """
-# of the oldest 5,000 the maintenance looks at each
+# of the oldest 5,000 the maintenance looks at each, and of the newest 10,000
 CHANGES = """
 insert into rowcron.change (changed_by, action, job_id, job, owner)
 select 'alice', 'insert', i, 'load-' || i, 'alice'::regrole
-from generate_series(1, greatest(6000, {count})) as i
+from generate_series(1, greatest(12000, {count})) as i
 """
 PAST = """
 insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final, due_at,

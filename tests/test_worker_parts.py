@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest

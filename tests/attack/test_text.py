@@ -196,6 +196,7 @@ def plant(db: psycopg.Connection, jobs: Jobs) -> int:
             "update rowcron.job set name = %s, queue = %s where name = %s", [evil, evil, name]
         )
         db.execute("update rowcron.agenda set queue = %s where queue = 'default'", [evil])
+        db.execute("update rowcron.run set queue = %s", [evil])
         db.execute(
             "insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final,"
             " due_at, started_at, finished_at, outcome, reason, error, output, result, key, args)"
