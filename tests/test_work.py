@@ -307,7 +307,7 @@ def test_what_falls_due_is_written_once_and_begun(database: Database) -> None:
     [
         (f"select * from rowcron.heartbeat('{WORKER}')", 0),
         (f"select * from rowcron.heartbeat('{WORKER}', asleep => true)", 0),
-        ("select rowcron._maintain(clock_timestamp() + interval '2 minutes')", 2000),
+        ("select rowcron._maintain(clock_timestamp() + interval '2 minutes')", 3000),
         ("select * from rowcron.upcoming_page()", 2 * 50 * 20),  # a page a priority
         ("select * from rowcron.history limit 50", 50),
     ],
