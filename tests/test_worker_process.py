@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import wait_until
+from rowcron.commands._signals import stoppable
 from workers import Jobs, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -128,3 +130,25 @@ def test_a_worker_that_connects_with_endless_patience_works(
         assert jobs.end(jobs.run(kind, command))["outcome"] == "succeeded"
     assert worker.events("unavailable") == []
     assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_under_nohup_it_outlives_its_terminal(jobs: Jobs, start: Start, processes: str) -> None:
+    worker = start("--processes", processes, wait=False, prefix=("nohup",))
+    worker.wait_for("worker")
+    worker.send(signal.SIGHUP)
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+    assert worker.process.poll() is None
+    assert worker.events("drain") == []
+    assert worker.stop() == 0
+
+
+def test_under_nohup_so_does_what_stops_the_embedded_server() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

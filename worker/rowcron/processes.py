@@ -16,7 +16,7 @@ from rowcron.errors import RowcronError
 from rowcron.eventloop import run
 from rowcron.log import complain
 from rowcron.settings import WorkerSettings
-from rowcron.signals import SIGNALS
+from rowcron.signals import SIGNALS, heeded
 
 SOONEST_RESTART = 1.0  # seconds
 # What makes a start vain makes every further one vain: wrong settings, no schema, no rights.
@@ -39,7 +39,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start the workers and wait for their end."""
-        for number in SIGNALS:
+        for number in heeded():
             signal.signal(number, self._forward)
         for _ in range(self.settings.processes):
             self._spawn()
@@ -78,7 +78,7 @@ class Supervisor:
             os.close(self._held)
             # A terminal's Ctrl-C reaches the whole group; once from the supervisor is enough.
             os.setpgid(0, 0)
-            for number in SIGNALS:
+            for number in heeded():
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = run(self._worker(), self.settings)

@@ -14,9 +14,15 @@ _heard: list[signal.Signals] = []
 _forking = threading.local()  # any thread may fork, and each has a mask of its own
 
 
+def heeded() -> list[signal.Signals]:
+    """Return those that this process is to hear: under nohup not that its terminal was closed."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
+
+
 def hear(loop: asyncio.AbstractEventLoop, heard: Callable[[signal.Signals], None]) -> None:
     """Have the loop call `heard` with each of them, until `unhear`."""
-    for number in SIGNALS:
+    for number in heeded():
         loop.add_signal_handler(number, heard, number)
         _heard.append(number)
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from rowcron.signals import SIGNALS, heeded
 
 
 class Stoppable:
@@ -40,7 +40,7 @@ class Stoppable:
 def stoppable() -> Iterator[Stoppable]:
     """End as Ctrl-C does on SIGTERM and on a closed terminal, until the worker takes over."""
     state = Stoppable()
-    before = {number: signal.signal(number, state.interrupt) for number in NUMBERS}
+    before = {number: signal.signal(number, state.interrupt) for number in heeded()}
     try:
         yield state
     finally:
@@ -51,7 +51,7 @@ def stoppable() -> Iterator[Stoppable]:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Ignore signals: stopping the server takes a moment, and impatience must not leave it."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in NUMBERS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
