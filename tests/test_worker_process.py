@@ -152,3 +152,21 @@ def test_under_nohup_so_does_what_stops_the_embedded_server() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_are_nobody_elses(
+    jobs: Jobs, start: Start, loop: str, closed: str
+) -> None:
+    prefix = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    worker = start("--event-loop", loop, wait=False, prefix=prefix)
+    worker.wait_for("worker")
+    descriptors = Path(f"/proc/{worker.process.pid}/fd")
+    opened = [str((descriptors / number).readlink()) for number in "012"]
+    assert not [path for path in opened if path.startswith("anon_inode")]
+    assert opened.count("/dev/null") >= closed.count("&-")
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+    begin = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - begin < 3

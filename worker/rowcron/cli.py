@@ -107,11 +107,24 @@ def cli(context: click.Context) -> None:
         context.color = False
 
 
+def open_standard_streams() -> None:
+    """Open nothing where whoever called has closed descriptor 0, 1 or 2.
+
+    Else what is opened next takes its number, the event loop's own descriptor for one, and whoever
+    writes a line to stderr writes it there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
 def main() -> None:
     """Run the command line, under this name also as `python -m rowcron`."""
     sys.set_int_max_str_digits(0)  # a jsonb may hold more, and a list must show the rest, too
-    if sys.stdout is None:  # closed by whoever called
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is spelt out
             stream.reconfigure(errors="backslashreplace")
