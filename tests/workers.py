@@ -60,7 +60,8 @@ class WorkerProcess:
         """What it has logged under that name."""
         if not self.log.exists():
             return []
-        records = [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
+        written, _, _ = self.log.read_text("utf-8").rpartition("\n")  # a line may be half there
+        records = [json.loads(line) for line in written.splitlines()]
         return [record for record in records if record["event"] == name]
 
     def wait_for(self, name: str, limit: float = 20.0, **fields: Any) -> Row:
