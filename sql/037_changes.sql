@@ -1,0 +1,69 @@
+-- Who changed which job: the first trigger runs with the caller's rights and says who that is;
+-- nothing of the caller's can run between it and the second (see chapter 032).
+
+set role rowcron_owner;
+
+create or replace function rowcron._name_actor() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('rowcron.actor', current_user, true);
+  return null;
+end
+$$;
+comment on function rowcron._name_actor() is 'Trigger: tells the next trigger who is changing the '
+  'job.';
+
+create or replace function rowcron._columns_given(job rowcron.job) returns jsonb
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- not jsonb_strip_nulls: nulls in args mean what they say
+  select jsonb_object_agg(c.key, c.value) from jsonb_each(to_jsonb(job)) as c where c.value <> 'null'
+$$;
+comment on function rowcron._columns_given(rowcron.job) is 'A job without its columns that are null.';
+
+create or replace function rowcron._record_change() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job rowcron.job := coalesce(new, old);
+  before jsonb;
+  after jsonb;
+begin
+  if tg_op = 'UPDATE' then
+    select jsonb_object_agg(o.key, o.value), jsonb_object_agg(o.key, n.value) into before, after
+    from jsonb_each(to_jsonb(old)) as o
+    join jsonb_each(to_jsonb(new)) as n on n.key = o.key
+    where n.value <> o.value and o.key <> 'updated_at';
+    if before is null then
+      return null;
+    end if;
+  elsif tg_op = 'INSERT' then
+    after := rowcron._columns_given(new);
+  else
+    before := rowcron._columns_given(old);
+  end if;
+  insert into rowcron.change (changed_by, action, job_id, job, owner, old_values, new_values)
+  values (
+    -- the update of a hand-over is done by the schema's owner, for whoever asked for it
+    case when tg_op = 'UPDATE' and old.owner <> new.owner
+      then current_setting('rowcron.handed_over_by') else current_setting('rowcron.actor') end,
+    lower(tg_op), job.id, job.name, job.owner, before,
+    after);
+  return null;
+end
+$$;
+comment on function rowcron._record_change() is 'Trigger: writes into rowcron.change who changed a '
+  'job, and what.';
+
+drop trigger if exists d10_name_actor on rowcron.job;
+create trigger d10_name_actor after insert or update or delete on rowcron.job
+for each row execute function rowcron._name_actor();
+drop trigger if exists d20_record_change on rowcron.job;
+create trigger d20_record_change after insert or update or delete on rowcron.job
+for each row execute function rowcron._record_change();
+
+reset role;
