@@ -151,6 +151,8 @@ class Executor:
                 wire = await self._connected(lane, run)
                 if isinstance(wire, Outcome):
                     return wire
+                if run.stopping is not None:
+                    break  # told while there was nothing yet to be cancelled
                 try:
                     recorded, text = await self._recorded(lane, wire, run)
                 except RowcronError as error:
