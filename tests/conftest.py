@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,8 @@ from harness import WORKER, Database, TestServer
 
 __all__ = ["attack", "pytest_terminal_summary"]
 Connect = Callable[[str], psycopg.Connection]
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # workers would inherit that nohup has it ignored
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
