@@ -151,7 +151,7 @@ class Executor:
                 wire = await self._connected(lane, run)
                 if isinstance(wire, Outcome):
                     return wire
-                if run.stopping is not None:
+                if _is_stopped(run):
                     break  # told while there was nothing yet to be cancelled
                 try:
                     recorded, text = await self._recorded(lane, wire, run)
@@ -235,6 +235,10 @@ class Executor:
                 self._done(run, stopped(run))
             return
         lane.stop(run, grace)
+
+
+def _is_stopped(run: Run) -> bool:
+    return run.stopping is not None
 
 
 def _not_executed(run: Run, trouble: str) -> Outcome:
