@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from harness import Database, wait_until
+from chaos.silent_proxy import Proxy
+from harness import WORKER, Database, TestServer, wait_until
 from workers import Jobs, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -85,6 +87,31 @@ def test_of_what_has_not_begun_nothing_is_recorded(jobs: Jobs, start: Start) -> 
         assert jobs.entries(run) == []
     query = "select state, attempt from rowcron.run order by id"
     assert jobs.db.execute(query).fetchall() == [("ready", 1), ("ready", 1)]
+
+
+class Slow(Proxy):
+    """Takes its time to connect."""
+
+    def _connect(self) -> socket.socket | None:
+        time.sleep(1)
+        return super()._connect()
+
+
+def test_a_job_whose_stop_comes_while_its_connection_is_made_does_not_begin(
+    jobs: Jobs, start: Start, server: TestServer, database: Database
+) -> None:
+    slow = Slow(server.base / "socket" / ".s.PGSQL.5432")
+    url = f"postgresql://{WORKER}@127.0.0.1:{slow.port}/{database.name}"
+    try:
+        worker = start(*AT_ONCE, "--sql-database-url", url)
+        run = jobs.run("sql", "select pg_sleep(60)")
+        begun(worker, run)
+        assert worker.stop() == 0
+    finally:
+        slow.close()
+    assert jobs.entries(run) == []
+    query = "select state, attempt from rowcron.run"
+    assert jobs.db.execute(query).fetchall() == [("ready", 1)]
 
 
 def test_a_job_that_outlasts_every_deployment_is_not_lost_by_them(jobs: Jobs, start: Start) -> None:
