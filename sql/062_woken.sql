@@ -2,12 +2,32 @@
 -- 090). Nearly always that is one run of a job without limits, and all there is: it is handed out for
 -- little more than half of what a whole claim costs, and the worker, whose announced sleep (chapter
 -- 065) stands, sleeps on without another word. Whatever is not as plain is left to the whole claim, at
--- once: a limit, a pause, a worker that has to give a sign of life, a hold. A row of nulls says that
+-- once: a limit, a pause, a job that must not begin twice, a worker that has to give a sign of life, a
+-- hold. What is handed out so may begin while the claim is being committed: nothing is lost but the
+-- claim if that fails, and the run is tried again (docs/decisions/027). A row of nulls says that
 -- there may be more, so that a claim has to follow; firing, promoting and rescuing have their time when
 -- the sleep ends. Who finds nothing is told when to look after the worker that was quicker: of many
 -- that are woken for one run each says one word, and then one when its turn comes.
 
 set role rowcron_owner;
+
+create or replace function rowcron.pin_plans() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- as in claim(): only nested loops over indexes
+  perform set_config(s.name, s.value, false)
+  from (values
+    ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'),
+    ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_bitmapscan', 'off'),
+    ('rowcron.pinned', 'yes')
+  ) as s (name, value);
+end
+$$;
+comment on function rowcron.pin_plans() is
+  'Makes this session one of a worker, from which claim_ready() may take runs: what claim() sets for '
+    'each call, because a plan could be made in it, is set here once.';
 
 create or replace function rowcron.claim_ready(
   worker_id uuid, capacity integer default 1, queues text[] default null,
@@ -21,18 +41,11 @@ create or replace function rowcron.claim_ready(
 )
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
--- as in claim(): only nested loops over indexes
-set jit = off
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
   at timestamptz := clock_timestamp();
-  here text := rowcron._identity();
+  here text := current_setting('rowcron.identity', true);  -- as _identity() keeps it
   most integer := least(greatest(coalesce(capacity, 1), 0), 10);
   entries bigint := pg_stat_get_xact_tuples_returned('rowcron.run_ready_idx'::regclass);
   blocks bigint := pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass);
@@ -43,7 +56,9 @@ declare
   shared_seal uuid;
 begin
   -- where dead entries lie in the way, the whole claim knows where to begin (chapter 058)
-  if coalesce(current_setting('rowcron.wades', true), '') = '' then
+  if current_setting('rowcron.pinned', true) = 'yes'
+    and coalesce(current_setting('rowcron.wades', true), '') = ''
+  then
     with ready as materialized (  -- in the order of chapter 059
       select d.tid, d.job_id, d.owner, d.queue, d.kind
       from rowcron.lane as l
@@ -69,7 +84,7 @@ begin
             select a.max_running is null and a.enabled
             from rowcron.agenda as a where a.job_id = f.job_id
           ), false) and coalesce((
-            select j.connection is null
+            select j.connection is null and j.on_lost = 'retry'
               and (j.owner, j.kind, j.queue) is not distinct from (f.owner, f.kind, f.queue)
               and rowcron._may_own_kind(j.owner, j.kind)
             from rowcron.job as j where j.id = f.job_id
@@ -162,6 +177,8 @@ comment on function rowcron.claim_ready(uuid, integer, text[], text[], text[], i
   'The claim of a worker that was woken while its sleep stands: up to `capacity` ready runs, ten at '
     'most, best first, as claim() returns them. A last row of nulls says that there may be more: '
       'claim() has to follow. Without it the worker may sleep on as announced. Where there is none, a '
-        'row whose timeout alone is not null says for how long. Raises as claim().';
+        'row whose timeout alone is not null says for how long. Without a row of nulls runs are of '
+          'jobs that are tried again when a claim is lost: they may begin before the commit. In a '
+            'session without pin_plans() it is claim(). Raises as claim().';
 
 reset role;

@@ -190,6 +190,7 @@ to rowcron_user, rowcron_operator, rowcron_viewer;
 -- the four verbs
 grant execute on function
   rowcron.claim(uuid, integer, text[], text[], text[], interval, boolean, boolean),
+  rowcron.pin_plans(),
   rowcron.claim_ready(uuid, integer, text[], text[], text[], interval),
   rowcron.heartbeat(uuid, text[], text[], text[], integer, interval, interval, text, text, integer,
     boolean, boolean, bigint, boolean, bigint[], text[]),

@@ -91,6 +91,7 @@ reset role;
 create function public.tap_night(nth integer) returns bigint language sql as $$
   select i.id from public.tap_ids as i where i.name = 'night ' || nth
 $$;
+select rowcron.pin_plans();
 create table public.tap_nights as select null::integer as nth, c.* from rowcron._claim(gen_random_uuid(), 0, '{n}', '{sql}', null, clock_timestamp()) as c;
 create function public.tap_fail(nth integer, brief boolean) returns timestamptz language plpgsql as $$
 begin

@@ -1,7 +1,7 @@
 -- The short claim of a worker that was woken: hands out what claim() would, and leaves to it what is not plain.
 
 begin;
-select plan(45);
+select plan(47);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -42,8 +42,17 @@ select rowcron.enqueue('c', '{"of": "run"}', due_at => '2020-01-04');
 select rowcron.enqueue('d', due_at => '2020-01-01');
 reset role;
 
--- the order, and who may have what
+-- plans would be made as the session has it
 select public.tap_live(1);
+select is(public.tap_ready(1, 1, 'other'), 'd, more?', 'in a session that was not prepared it is the whole claim');
+delete from rowcron.run where state = 'running';
+delete from public.tap_claims;
+select rowcron.pin_plans();
+set local role tap_ann;
+select rowcron.enqueue('d', due_at => '2020-01-01');
+reset role;
+
+-- the order, and who may have what
 select is(public.tap_ready(1, 1), 'b, more?', 'the best is handed out first; who has no more room is told that there may be more');
 select is(public.tap_ready(1, 9, 'q', '{python}', '{receive}'), 'none', 'nothing for handlers that a worker does not have');
 select is(public.tap_ready(1, 9, 'q', '{http}'), 'none', 'or for kinds');
@@ -111,6 +120,8 @@ select is((select c.job from rowcron.claim(public.tap_id(1), 9, '{both}', '{sql}
 set local role tap_ann;
 insert into rowcron.job (name, queue, command, max_running) values ('limited', 'limited', 'select 1', 1);
 insert into rowcron.job (name, queue, command) values ('paused', 'paused', 'select 1'), ('plain', 'mixed', 'select 1');
+insert into rowcron.job (name, queue, command, on_lost) values ('once', 'once', 'select 1', 'fail');
+select rowcron.enqueue('once');
 insert into rowcron.job (name, queue, command, max_running) values ('beside', 'mixed', 'select 1', 1);
 select rowcron.enqueue_many('limited', array_fill('{}'::jsonb, '{3}'));
 select rowcron.enqueue('paused');
@@ -123,6 +134,7 @@ select is(public.tap_states('limited'), 'limit 2, running 1', 'the others wait')
 select is((select count(*) from rowcron.run as r where r.job = 'limited' and r.limited), 1::bigint, 'and it counts against it');
 select is(public.tap_ready(1, 9, 'paused'), 'more?', 'nothing of a paused job');
 select is(public.tap_states('paused'), 'resume 1', 'it waits for its resume');
+select is(public.tap_ready(1, 9, 'once'), 'once, more?', 'what must not begin twice comes with that word, and begins once its claim is committed');
 select is(public.tap_ready(1, 1, 'mixed'), 'beside, more?', 'what is limited has its turn before what is due later');
 select is(public.tap_ready(1, 9, 'mixed'), 'plain', 'which comes next');
 

@@ -176,6 +176,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_writers()', 'invoker', 'v', ''),
   ('cancel(bigint)', 'invoker', 'v', 'operator user'),
   ('claim(uuid,integer,text[],text[],text[],interval,boolean,boolean)', 'definer', 'v', 'worker'),
+  ('pin_plans()', 'invoker', 'v', 'worker'),
   ('claim_ready(uuid,integer,text[],text[],text[],interval)', 'definer', 'v', 'worker'),
   ('create_token(text,interval)', 'invoker', 'v', 'operator user viewer'),
   ('dst_audit(timestamp with time zone)', 'invoker', 's', 'operator user viewer'),

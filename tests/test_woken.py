@@ -45,6 +45,7 @@ def test_what_another_claim_holds_is_word_of_more(
     url, mine, yours = database.url("w_worker"), uuid4(), uuid4()
     with psycopg.connect(url, autocommit=True) as me, psycopg.connect(url, autocommit=True) as you:
         for db, worker in ((me, mine), (you, yours)):
+            db.execute("select rowcron.pin_plans()")
             db.execute(
                 "select from rowcron.claim(%s, 0, null, '{sql}', lease => '1 hour')", (worker,)
             )

@@ -114,6 +114,7 @@ CLAIM = f"select * from rowcron.claim('{WORKER}', {RUNS}, '{{default}}', '{{sql}
 FEW_READY = 10  # that a short claim hands out at most
 SHORT = f"select * from rowcron.claim_ready('{WORKER}', {FEW_READY}, '{{default}}', '{{sql}}')"
 # else the short claim leaves all to the other
+PIN = b"select rowcron.pin_plans()"
 ALIVE = f"""
 insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at)
 values ('{WORKER}', '{{sql}}', 1, '1 hour', '5 s', now(), now() + interval '1 hour')
@@ -175,6 +176,7 @@ def test_a_short_claim_touches_no_more_beside_many_rows(pair: tuple[Database, Da
         enqueue(database)
         with psycopg.connect(database.url("postgres"), autocommit=True) as db:
             db.execute(ALIVE.encode())
+            db.execute(PIN)
             some.append(work(db, SHORT))
             db.execute("delete from rowcron.run where queue = 'default' and state = 'ready'")
             db.execute("vacuum rowcron.run")
@@ -237,6 +239,7 @@ def test_a_claim_reads_no_other_jobs_when_planned_while_there_was_none(
         loader.execute("delete from rowcron.job")  # its queue is still known
         loader.execute("vacuum (analyze)")
         db.execute(ALIVE.encode())
+        db.execute(PIN)
         db.execute(claim.encode())  # all is planned now
         loader.execute("set session_replication_role = replica")
         loader.execute(JOBS.format(count=FEW).encode())

@@ -28,6 +28,8 @@ class Claims:
         self.standing = standing
         self.about = about
         self.in_vain = 0  # looks for what is due now since the last claim that brought something
+        self._few = 0
+        self._wanted: database.Wanted = ()
         self._loop = asyncio.get_running_loop()
         self._pace = Pace(self._loop.time())
 
@@ -66,23 +68,28 @@ class Claims:
                     await self.running.begun()
         return len(runs)
 
-    async def take_ready(self, full: list[str]) -> float:
-        """Take what we were told of; return how long we may sleep on as announced: seconds.
+    def expect(self, full: list[str]) -> None:
+        """Work out what to ask for when something is said to be ready: then time counts.
 
         The announcement said that of the kinds `full` no more can be taken.
         """
         free, rooms = self.free(), self.running.rooms()
         taking = {kind: room for kind, room in rooms.items() if room > 0}
-        few = min([free, *taking.values()])
-        now_full = rooms.keys() - taking.keys()
-        if few <= 0 or not taking or not now_full <= set(full):
-            return 0.0  # nobody here waits for room of a kind that has become full since
+        few = min([free, *taking.values()]) if taking else 0
+        if not rooms.keys() - taking.keys() <= set(full):
+            few = 0  # nobody here waits for room of a kind that has become full since
         kinds = None if len(taking) == len(rooms) else text_array(taking)
-        with self.standing.asking() as member:
-            runs, stands = await database.claim_ready(
-                self.control, member.id, few, self.about, kinds
-            )
-        self.running.begin(runs, member, at_once=True)
+        self._few = few
+        self._wanted = database.wanted(self.standing.claiming.id, few, self.about, kinds)
+
+    async def take_ready(self) -> float:
+        """Take what we were told of; return how long we may sleep on as announced: seconds."""
+        few = self._few
+        if few <= 0:
+            return 0.0
+        with self.standing.asking() as member, self.running.committing(member) as commit:
+            runs, stands = await database.claim_ready(self.control, self._wanted, commit.begin)
+        self.running.begin([run for run in runs if run not in commit.begun], member, at_once=True)
         if runs:
             self.in_vain = 0
             await asyncio.sleep(0)  # handlers begin before anything else is asked

@@ -5,7 +5,7 @@ With `rowcron.heartbeat` they are all that it calls. Nothing else talks to the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -52,6 +52,7 @@ _EXECUTE = "select outcome, final, error, to_json(next_due_at) #>> '{}' from row
 # session is another one each time; it costs 1.5 µs.
 _READ_COMMITTED = "set transaction isolation level read committed; "
 SUCCEEDED = Recorded("succeeded", True, None)
+Wanted = tuple[str | None, ...]  # the arguments of a claim
 # Lets the server notice that we are gone. Else the job of a worker that was killed goes on to its
 # end, and its run is nobody's until then. With each execution, because that resets all; only some
 # systems can do it, and others refuse it.
@@ -73,7 +74,7 @@ async def claim(
 
     `ahead`: if there is nothing yet, what falls due in a moment, returned at that instant.
     """
-    values = _claim_values(worker, capacity, about, kinds)
+    values = wanted(worker, capacity, about, kinds)
     if not ahead:
         return _runs(await link.fetch(_CLAIM, values))
     runs = []
@@ -87,22 +88,29 @@ async def claim(
 
 
 async def claim_ready(
-    link: Link, worker: UUID, capacity: int, about: Registration, kinds: str | None = None
+    link: Link, wanted: Wanted, early: Callable[[list[Run]], None]
 ) -> tuple[list[Run], float]:
     """`rowcron.claim_ready`: a few runs that are ready, and how long the announced sleep stands.
 
-    In seconds; 0: not at all, there may be more.
+    In seconds; 0: not at all, there may be more. `early` is given those that may begin while their
+    claim is being committed, as soon as they are known.
     """
-    rows = await link.fetch(_CLAIM_READY, _claim_values(worker, capacity, about, kinds))
+    told: list[Run] = []
+
+    def known(rows: list[Any]) -> None:
+        if rows and rows[-1][0] is not None:
+            told.extend(_runs(rows))
+            early(told)
+
+    rows = await link.fetch(_CLAIM_READY, wanted, early=known)
     if not rows or rows[-1][0] is not None:
-        return _runs(rows), LOOK
+        return told or _runs(rows), LOOK
     timeout = rows.pop()[13]
     return _runs(rows), 0.0 if timeout is None else length(timeout)
 
 
-def _claim_values(
-    worker: UUID, capacity: int, about: Registration, kinds: str | None
-) -> tuple[str | None, ...]:
+def wanted(worker: UUID, capacity: int, about: Registration, kinds: str | None) -> Wanted:
+    """Return who claims, how many runs and which."""
     lease = f"{about.lease} s"
     kinds = kinds or about.kinds
     return str(worker), str(capacity), about.queues, kinds, about.handlers, lease

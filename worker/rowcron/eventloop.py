@@ -9,6 +9,7 @@ are executed.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,8 @@ from rowcron.settings import WorkerSettings
 
 PATIENCE: Final = 1.0  # seconds for tasks that were cancelled, and for the loop's threads, to end
 THREADS: Final = "rowcron-loop"  # how they are named
+# From Python 3.12 a task may begin at once: one that never waits then costs the loop nothing.
+BEGUN: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:

@@ -25,6 +25,7 @@ FORGOTTEN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatem
 OLD_SNAPSHOT = "RCISO"
 # Claims are refused else, and reports that meet would fail.
 READ_COMMITTED = "set default_transaction_isolation = 'read committed'"
+PIN_PLANS = "select rowcron.pin_plans()"  # without, the short claim is a whole one
 BEGIN = b"begin isolation level read committed"
 CANCEL = 1.0  # seconds for a cancel to be taken
 CUT = "the connection was cut while it lay idle"
@@ -38,8 +39,9 @@ class Link:
     of a claim that finds nothing. What the database warns of is logged.
     """
 
-    def __init__(self, info: str, log: Log | None = None) -> None:
+    def __init__(self, info: str, log: Log | None = None, *, pins: bool = False) -> None:
         self.info = info
+        self._pins = pins
         self._log = log
         self._wire: Wire | None = None
         self._prepared: dict[str, bytes] | None = None  # names by statement; None behind a pooler
@@ -62,6 +64,9 @@ class Link:
             if not is_pooled:
                 with brief(connection):
                     await connection.execute(READ_COMMITTED)
+                    if self._pins:
+                        with suppress(psycopg.Error):  # what is amiss shows at what is asked next
+                            await connection.execute(PIN_PLANS)
         except BaseException:
             await connection.close()
             raise
@@ -88,15 +93,18 @@ class Link:
         values: Sequence[str | None] = (),
         *,
         end: Callable[[list[Any]], str] | None = None,
+        early: Callable[[list[Any]], None] | None = None,
     ) -> list[Any]:
         """Execute one statement with the texts of its parameters, $1, $2 ..., and return its rows.
 
         `end` makes of them the statements that end its transaction; without, it is one by itself.
+        `early` is given the rows while that one is being committed, where this is possible: when
+        an error is raised afterwards, it may or may not have been.
         Raises what `errors.translate` makes of an error; its `in_doubt` is true when the connection
         was cut after the statement had been sent, so that it may have been carried out.
         """
         try:
-            return await self._fetch(query, values, end)
+            return await self._fetch(query, values, end, early)
         except psycopg.Error as error:
             if self._prepared and isinstance(error, FORGOTTEN):
                 self._drop()
@@ -105,12 +113,16 @@ class Link:
             else:
                 raise self._translated(error) from error
         try:
-            return await self._fetch(query, values, end)
+            return await self._fetch(query, values, end, early)
         except psycopg.Error as error:
             raise self._translated(error) from error
 
     async def _fetch(
-        self, query: str, values: Sequence[str | None], end: Callable[[list[Any]], str] | None
+        self,
+        query: str,
+        values: Sequence[str | None],
+        end: Callable[[list[Any]], str] | None,
+        early: Callable[[list[Any]], None] | None,
     ) -> list[Any]:
         wire = await self._open()
         self._watch.begin(wire.connection)
@@ -119,8 +131,10 @@ class Link:
         try:
             if begins:
                 await wire.ask(BEGIN)
-            answer = await self._ask(wire, query, values)
-            rows = wire.rows(answer)
+            if early is not None and self._prepared is not None and not begins:
+                rows = await self._ask_early(wire, query, values, early)
+            else:
+                rows = wire.rows(await self._ask(wire, query, values))
             if begins:
                 await wire.ask(b"commit" if end is None else end(rows).encode())
             answered = True
@@ -144,12 +158,32 @@ class Link:
     async def _ask(self, wire: Wire, query: str, values: Sequence[str | None]) -> pq.abc.PGresult:
         if self._prepared is None:
             return await wire.ask_with(query.encode(), values)
+        return await wire.ask_prepared(await self._prepare(wire, query), values)
+
+    async def _ask_early(
+        self,
+        wire: Wire,
+        query: str,
+        values: Sequence[str | None],
+        early: Callable[[list[Any]], None],
+    ) -> list[Any]:
+        rows: list[Any] = []
+
+        def answered(answer: pq.abc.PGresult) -> None:
+            rows.extend(wire.rows(answer))
+            early(rows)
+
+        await wire.ask_early(await self._prepare(wire, query), values, answered)
+        return rows
+
+    async def _prepare(self, wire: Wire, query: str) -> bytes:
+        assert self._prepared is not None
         name = self._prepared.get(query)
         if name is None:
             name = b"rowcron_%d" % len(self._prepared)
             await wire.prepare(name, query.encode())
             self._prepared[query] = name
-        return await wire.ask_prepared(name, values)
+        return name
 
     def _translated(self, error: psycopg.Error) -> Exception:
         translated = translate(error)

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import Self
 
 from rowcron import database, narrate
 from rowcron.deadlines import Deadlines
@@ -30,6 +31,38 @@ AT_ONCE = 100  # runs that are begun before those begun are given a turn
 BEGUN_WITHIN = 0.02  # seconds for which reports and claims wait for others to begin
 PATIENCE = 0.25  # seconds without room after which what was claimed ahead is given back
 SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; we only if it fails
+
+
+class Commit:
+    """Entered while a claim is sent, answered and committed: some runs begin before that.
+
+    An executor says which (`early`). Nothing is reported meanwhile; should no commit be heard of,
+    they are stopped.
+    """
+
+    def __init__(self, running: Running, member: Member) -> None:
+        self.begun: set[Run] = set()
+        self.heard: asyncio.Event | None = None
+        self._running = running
+        self._member = member
+
+    def begin(self, runs: Iterable[Run]) -> None:
+        """Begin what may begin now."""
+        executors = self._running.executors
+        self.begun.update(run for run in runs if executors[run.kind].early(run))
+        self._running.begin(self.begun, self._member, at_once=True)
+
+    def __enter__(self) -> Self:
+        self._running.commit = self
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._running.commit = None
+        if failed is not None:
+            for run in self.begun:
+                self._running.stop(run, "released", self._running.settings.kill_grace)
+        if self.heard is not None:
+            self.heard.set()
 
 
 class Running:
@@ -52,6 +85,7 @@ class Running:
         self._at_once: list[tuple[Run, Outcome]] = []  # ended as they began; first others begin
         self._others_until = 0.0  # but not for long
         self.reporter = Reporter(info, self, self.outage)
+        self.commit: Commit | None = None
         self._loop = asyncio.get_running_loop()
         self._errands = Errands(info, log)
         self._deadlines = Deadlines(self.active, self._out_of_time)
@@ -73,6 +107,10 @@ class Running:
             self._move_soon()
         if self._line and not stood:
             self._loop.call_later(PATIENCE, self._look_at_line, self.ended)
+
+    def committing(self, member: Member) -> Commit:
+        """Return what lets some runs begin while their claim is being committed."""
+        return Commit(self, member)
 
     def rooms(self) -> dict[str, int]:
         """Return how many more runs of each kind may be claimed as far as executors are asked."""
@@ -107,7 +145,10 @@ class Running:
             self.alarm.set(Event.ROOM)
 
     async def begun(self) -> None:
-        """Wait until those in line for whom there is room have begun, but not long."""
+        """Wait for a commit under way; and until those in line have begun, but not long."""
+        while (commit := self.commit) is not None:
+            commit.heard = commit.heard or asyncio.Event()
+            await commit.heard.wait()
         until = self._loop.time() + BEGUN_WITHIN
         while self._more_soon and self._loop.time() < until:  # noqa: ASYNC110 - a turn each
             await asyncio.sleep(0)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from rowcron.claims import Claims
 from rowcron.errors import NotInstalled, NotPermitted, RowcronError, WorkerLost, WrongVersion
+from rowcron.eventloop import BEGUN
 from rowcron.heartbeat import Registration
 from rowcron.link import Link
 from rowcron.literals import text_array
@@ -39,7 +40,7 @@ class Turns:
         self.alarm = Alarm()
         self.running = Running(settings, log, info, self.alarm)
         self.outage = self.running.outage
-        self.control = Link(info, log)
+        self.control = Link(info, log, pins=True)
         self.standing = Standing(log, self.control, self.running, about)
         self.claims = Claims(self.control, self.running, self.standing, about)
         self.stopping = ""
@@ -49,6 +50,7 @@ class Turns:
         self._early = False  # woken before the instant for which the next claim is
         self._came_early = False  # in vain: to the next instant it comes when it is there
         self._told = False  # of something that was not asked about yet
+        self._taking: asyncio.Task[float] | None = None  # what is ready
         self._done_before: int | None = None  # what had ended by the last claim, if none ran
 
     async def work(self) -> None:
@@ -174,9 +176,8 @@ class Turns:
             until = self._loop.time() + pause
             while True:
                 events = await self._wait(until, full)
-                if events & Event.READY and not self.stopping and self._loop.time() < until:
-                    self.alarm.clear(Event.READY)
-                    if (stands := await self.claims.take_ready(full)) == 0:
+                if self._taking is not None:
+                    if (stands := await self._taken()) == 0:
                         return
                     look = self._loop.time() + stands * random.uniform(0.5, 1.0)
                     if look < until:
@@ -196,6 +197,21 @@ class Turns:
                 return  # a run has ended, for which others may have waited
             self.alarm.clear(Event.FINISHED | Event.AGAIN)
 
+    def _take_ready(self) -> None:
+        """Ask for what is ready from the notification itself: this task sleeps until the answer."""
+        self.alarm.at_ready = None
+        self.alarm.clear(Event.READY)
+        self._taking = asyncio.Task(self.claims.take_ready(), loop=self._loop, **BEGUN)
+        self._taking.add_done_callback(lambda _: self.alarm.set(Event.TAKEN))
+
+    async def _taken(self) -> float:
+        taking, self._taking = self._taking, None
+        assert taking is not None
+        try:
+            return await taking
+        finally:
+            self.alarm.clear(Event.TAKEN)
+
     def _holds(self) -> bool:
         """Whether anything is claimed whose end the database does not have."""
         return any(member.held for member in self.standing.members)
@@ -210,15 +226,31 @@ class Turns:
         return nothing_due and self._done_before == self.running.ended and not self._holds()
 
     async def _wait(self, until: float, full: list[str]) -> int:
-        """Wait for an event; more room is one only for a kind that had none."""
-        while True:
-            seconds = max(until - self._loop.time(), 0.0)
-            if not full:
-                return await self.alarm.wait(ANYTHING & ~Event.ROOM, seconds)
-            events = await self.alarm.wait(ANYTHING, seconds)
-            if events != Event.ROOM or any(self.running.executors[kind].room for kind in full):
-                return events
-            self.alarm.clear(Event.ROOM)
+        """Wait for an event; more room is one only for a kind that had none.
+
+        What is ready is taken meanwhile.
+        """
+        if not self.stopping:
+            self.claims.expect(full)
+            self.alarm.at_ready = self._take_ready
+            if self.alarm.events & Event.READY:
+                self.alarm.at_ready()
+        try:
+            while True:
+                seconds = max(until - self._loop.time(), 0.0)
+                if not full:
+                    return await self.alarm.wait(ANYTHING & ~(Event.ROOM | Event.READY), seconds)
+                events = await self.alarm.wait(ANYTHING & ~Event.READY, seconds)
+                if events != Event.ROOM or any(self.running.executors[kind].room for kind in full):
+                    return events
+                self.alarm.clear(Event.ROOM)
+        except asyncio.CancelledError:
+            if self._taking is not None:
+                self._taking.cancel()
+                await asyncio.wait((self._taking,))
+            raise
+        finally:
+            self.alarm.at_ready = None
 
     def _works(self) -> None:
         """Whatever a turn asks has been answered: who can register may yet be refused claims."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from rowcron.errors import RowcronError
@@ -26,11 +27,12 @@ class Event:
     STOP: Final = 8
     READY: Final = 16  # a few runs are, and nothing else was said
     AGAIN: Final = 32  # with FINISHED: what ended, or its job, may be due again
+    TAKEN: Final = 64  # what was ready has been asked for, and that is answered
 
 
 TRIES = 10  # to get a connection for a run that is claimed already
 NOTHING = 0
-ANYTHING = 63
+ANYTHING = 127
 
 
 class Alarm:
@@ -38,13 +40,16 @@ class Alarm:
 
     def __init__(self) -> None:
         self.events = NOTHING
+        self.at_ready: Callable[[], None] | None = None  # called instead of waking anybody
         self._mask = NOTHING
         self._waiter: asyncio.Future[None] | None = None
 
     def set(self, event: int) -> None:
         """Note an event and wake who waits for it."""
         self.events |= event
-        if self._mask & event and self._waiter is not None and not self._waiter.done():
+        if event == Event.READY and self.at_ready is not None:
+            self.at_ready()
+        elif self._mask & event and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def clear(self, events: int = ANYTHING) -> None:

@@ -22,6 +22,8 @@ from rowcron.encoding import spoken
 
 FAILED = pq.ExecStatus.FATAL_ERROR
 ROW = pq.ExecStatus.SINGLE_TUPLE
+TUPLES = pq.ExecStatus.TUPLES_OK
+SYNCED = pq.ExecStatus.PIPELINE_SYNC
 COPIES = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)
 BINARY = 1
 PASSES = 10  # reads of what libpq's buffer takes, before others have their turn
@@ -47,6 +49,8 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[list[pq.abc.PGresult]] | None = None
         self._answers: list[pq.abc.PGresult] = []
+        self._early: Callable[[pq.abc.PGresult], None] | None = None
+        self._transformer: Any = None  # it keeps how each type is read
         self._socket = self._pgconn.socket
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
@@ -76,6 +80,21 @@ class Wire:
         )
         return answers[-1]
 
+    async def ask_early(
+        self,
+        name: bytes,
+        values: Sequence[str | None],
+        early: Callable[[pq.abc.PGresult], None],
+    ) -> pq.abc.PGresult:
+        """Like `ask_prepared`; `early` is given the answer before its transaction is committed.
+
+        The server sends the answer, then flushes the commit. Raises psycopg's errors, also after
+        `early` was called: then it is not known whether there was a commit.
+        """
+        self._early = early
+        answers = await self._ask(self._send_early, name, self._texts(values))
+        return answers[-1]
+
     async def ask_with(self, query: bytes, values: Sequence[str | None]) -> pq.abc.PGresult:
         """Send a statement with its values; the answer is binary. Raises psycopg's errors."""
         answers = await self._ask(
@@ -91,9 +110,11 @@ class Wire:
 
     def rows(self, answer: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         """Return the rows of an answer as Python values."""
-        transformer = Transformer(self.connection)
-        transformer.set_pgresult(answer)
-        return transformer.load_rows(0, answer.ntuples, tuple)
+        if self._transformer is None:
+            self._transformer = Transformer(self.connection)
+        self._transformer.set_pgresult(answer)
+        rows: list[tuple[Any, ...]] = self._transformer.load_rows(0, answer.ntuples, tuple)
+        return rows
 
     def close(self) -> None:
         """Close the connection."""
@@ -118,6 +139,12 @@ class Wire:
     def _send_for_rows(self, query: bytes) -> None:
         self._pgconn.send_query(query)
         self._pgconn.set_single_row_mode()
+
+    def _send_early(self, name: bytes, values: list[bytes | None]) -> None:
+        self._pgconn.enter_pipeline_mode()
+        self._pgconn.send_query_prepared(name, values, None, BINARY)
+        self._pgconn.send_flush_request()
+        self._pgconn.pipeline_sync()  # commits
 
     async def _ask(self, send: Callable[..., None], *what: Any) -> list[pq.abc.PGresult]:
         waiter = self._waiter = self._loop.create_future()
@@ -163,9 +190,15 @@ class Wire:
         while not self._pgconn.is_busy():
             answer = self._pgconn.get_result()
             if answer is None:
+                if self._early is not None and self._pgconn.status == pq.ConnStatus.OK:
+                    continue  # an answer's end, not yet the commit's
                 self._end(None)
                 return
             status = answer.status
+            if status == SYNCED:
+                self._pgconn.exit_pipeline_mode()
+                self._end(None)
+                return
             if status == ROW and self._answers and self._answers[-1].status == ROW:
                 continue
             if status in COPIES:  # libpq would answer so again and again
@@ -173,9 +206,12 @@ class Wire:
                 self._end(psycopg.NotSupportedError("COPY from or to a client is not possible"))
                 return
             self._answers.append(answer)
+            if self._early is not None and status == TUPLES:
+                self._early(answer)
 
     def _end(self, error: psycopg.Error | None) -> None:
         """Everything is answered, or nothing more will be."""
+        self._early = None
         answers, self._answers = self._answers, []
         waiter, self._waiter = self._waiter, None
         for answer in answers:

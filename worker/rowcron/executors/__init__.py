@@ -56,6 +56,9 @@ class Executor(Protocol):
     async def open(self) -> None:
         """Get ready, before the first run."""
 
+    def early(self, run: Run) -> bool:
+        """Whether it may start while its claim is being committed, which others do not see yet."""
+
     def start(self, run: Run) -> None:
         """Begin; later, or now, call `host.done` with the outcome.
 
@@ -114,6 +117,10 @@ class TaskExecutor:
     def room(self) -> int:
         """No bound of its own."""
         return UNBOUNDED
+
+    def early(self, _run: Run) -> bool:
+        """Not before its claim is committed."""
+        return False
 
     async def open(self) -> None:
         """Nothing to do."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 import threading
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
 from rowcron.connection import conninfo, cut
+from rowcron.eventloop import BEGUN
 from rowcron.executors import UNBOUNDED, Host, stopped
 from rowcron.handed import await_call, call
 from rowcron.handlers import HANDLERS, Handler
@@ -25,9 +25,6 @@ from rowcron.models import Outcome, Run
 from rowcron.pools import Pools
 from rowcron.returned import dismiss, failure, settled, success
 from rowcron.threads import Stop, Threads
-
-# From Python 3.12 a task may begin at once: one that never waits then costs the loop nothing.
-BEGUN: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 class Promise(Outcome):
@@ -62,6 +59,11 @@ class Executor:
         self.threads.close()
         if self.pools is not None:
             await self.pools.close()
+
+    def early(self, run: Run) -> bool:
+        """Without a connection, on which its claim would have to be seen."""
+        handler = HANDLERS.get(run.command)
+        return handler is not None and handler.connection is None
 
     def start(self, run: Run) -> None:
         """Hand the run to a thread or a task."""
