@@ -36,20 +36,22 @@ SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; 
 class Commit:
     """Entered while a claim is sent, answered and committed: some runs begin before that.
 
-    An executor says which (`early`). Nothing is reported meanwhile; should no commit be heard of,
-    they are stopped.
+    Their executor says so (`early`, which most have not). Nothing is reported meanwhile; should no
+    commit be heard of, they are stopped.
     """
 
     def __init__(self, running: Running, member: Member) -> None:
-        self.begun: set[Run] = set()
+        self.begun: list[Run] = []
         self.heard: asyncio.Event | None = None
         self._running = running
         self._member = member
 
     def begin(self, runs: Iterable[Run]) -> None:
         """Begin what may begin now."""
-        executors = self._running.executors
-        self.begun.update(run for run in runs if executors[run.kind].early(run))
+        for run in runs:
+            early = getattr(self._running.executors.get(run.kind), "early", None)
+            if early is not None and early(run):
+                self.begun.append(run)
         self._running.begin(self.begun, self._member, at_once=True)
 
     def __enter__(self) -> Self:

@@ -45,7 +45,11 @@ class Host(Protocol):
 
 
 class Executor(Protocol):
-    """Executes one kind of job. All methods are called from the loop's thread."""
+    """Executes one kind of job. All methods are called from the loop's thread.
+
+    One that has `early(run) -> bool` is asked whether a run may start while its claim is being
+    committed, which others do not see yet.
+    """
 
     def __init__(self, host: Host) -> None: ...
 
@@ -55,9 +59,6 @@ class Executor(Protocol):
 
     async def open(self) -> None:
         """Get ready, before the first run."""
-
-    def early(self, run: Run) -> bool:
-        """Whether it may start while its claim is being committed, which others do not see yet."""
 
     def start(self, run: Run) -> None:
         """Begin; later, or now, call `host.done` with the outcome.
@@ -117,10 +118,6 @@ class TaskExecutor:
     def room(self) -> int:
         """No bound of its own."""
         return UNBOUNDED
-
-    def early(self, _run: Run) -> bool:
-        """Not before its claim is committed."""
-        return False
 
     async def open(self) -> None:
         """Nothing to do."""

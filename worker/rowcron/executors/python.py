@@ -61,7 +61,7 @@ class Executor:
             await self.pools.close()
 
     def early(self, run: Run) -> bool:
-        """Without a connection, on which its claim would have to be seen."""
+        """Say whether it may start before its claim is seen, as on a connection it would be."""
         handler = HANDLERS.get(run.command)
         return handler is not None and handler.connection is None
 

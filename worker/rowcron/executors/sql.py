@@ -57,10 +57,6 @@ class Executor:
             return 0
         return max(wanted - self.held, 0)
 
-    def early(self, _run: Run) -> bool:
-        """Not before its lane can see its claim."""
-        return False
-
     async def open(self) -> None:
         """Make the lanes; each connects when it is first used."""
         settings = self.host.settings
