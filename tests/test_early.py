@@ -139,3 +139,55 @@ def test_a_stop_before_the_commit(jobs: Jobs, start: Start, number: signal.Signa
     start()
     assert jobs.end(run)["outcome"] == "succeeded"
     assert jobs.entries(run)[-1]["final"]
+
+
+def test_an_older_schema_hands_out_nothing_before_the_commit(jobs: Jobs, start: Start) -> None:
+    """Its short claim may bring what must not begin twice."""
+    jobs.db.execute("drop function rowcron.pin_plans()")
+    job = jobs.add("python", "nothing")
+    worker = sleeping(jobs, start, WAITS)
+    sent = time.monotonic()
+    run = jobs.start(job)
+    worker.wait_for("start", run_id=run)
+    assert time.monotonic() - sent > WAIT
+    assert jobs.end(run)["outcome"] == "succeeded"
+
+
+def test_runs_begin_in_the_order_of_the_claim(jobs: Jobs, start: Start) -> None:
+    names = [jobs.add("python", "nothing_async", priority=priority) for priority in (1, 3, 2)]
+    worker = sleeping(jobs, start, "")
+    for _ in range(5):
+        with jobs.owner.transaction():
+            runs = [jobs.start(name) for name in names]
+        for run in runs:
+            jobs.end(run)
+        begun = [e["run_id"] for e in worker.events("start") if e["run_id"] in runs]
+        assert begun == [runs[1], runs[2], runs[0]]
+        wait_until(lambda: asleep(jobs.db), what="sleep")
+
+
+def test_reports_of_others_do_not_wait_for_the_commit(jobs: Jobs, start: Start) -> None:
+    first, second = (jobs.add("python", "sleep_async", args={"seconds": s}) for s in (1, 0))
+    worker = sleeping(jobs, start, f"perform pg_sleep({WAIT} * (nextval('public.claims') - 2));")
+    ended = jobs.start(first)  # its claim is committed at once
+    wait_until(lambda: seen(jobs, ended) == "running", what="the first")
+    wait_until(lambda: asleep(jobs.db), what="sleep")
+    time.sleep(0.5)
+    held = jobs.start(second)
+    worker.wait_for("start", run_id=held)
+    assert jobs.end(ended)["outcome"] == "succeeded"
+    assert seen(jobs, held) == "ready"
+    assert jobs.end(held)["outcome"] == "succeeded"
+
+
+def test_what_does_not_stop_is_let_go_when_its_run_begins_anew(jobs: Jobs, start: Start) -> None:
+    """A thread that sleeps cannot be stopped; its registration must not wait for ever."""
+    job = jobs.add("python", "sleep", args={"seconds": 4})
+    worker = sleeping(jobs, start, FAILS_ONCE, "--kill-grace", "10", "--lease", "10")
+    run = jobs.start(job)
+    worker.wait_for("start", run_id=run)
+    wait_until(lambda: seen(jobs, run) == "running", what="the second claim")
+    worker.wait_for("refused", run_id=run)
+    assert jobs.end(run)["outcome"] == "succeeded"
+    live = "select count(*) from rowcron.worker where lost_at is null"
+    wait_until(lambda: jobs.db.execute(live).fetchone() == (1,), what="one registration")

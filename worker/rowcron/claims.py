@@ -85,8 +85,8 @@ class Claims:
     async def take_ready(self) -> float:
         """Take what we were told of; return how long we may sleep on as announced: seconds."""
         few = self._few
-        if few <= 0:
-            return 0.0
+        if few <= 0 or not (self.control.pinned or await self.control.pin()):
+            return 0.0  # a whole turn
         with self.standing.asking() as member, self.running.committing(member) as commit:
             runs, stands = await database.claim_ready(self.control, self._wanted, commit.begin)
         self.running.begin([run for run in runs if run not in commit.begun], member, at_once=True)

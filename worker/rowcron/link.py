@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,7 +26,8 @@ FORGOTTEN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatem
 OLD_SNAPSHOT = "RCISO"
 # Claims are refused else, and reports that meet would fail.
 READ_COMMITTED = "set default_transaction_isolation = 'read committed'"
-PIN_PLANS = "select rowcron.pin_plans()"  # without, the short claim is a whole one
+PIN_PLANS = "select rowcron.pin_plans()"
+PIN_AGAIN = 60.0  # seconds until this is tried again of a schema that does not know it
 BEGIN = b"begin isolation level read committed"
 CANCEL = 1.0  # seconds for a cancel to be taken
 CUT = "the connection was cut while it lay idle"
@@ -41,7 +43,9 @@ class Link:
 
     def __init__(self, info: str, log: Log | None = None, *, pins: bool = False) -> None:
         self.info = info
+        self.pinned = False  # the session's plans are, so that short claims are allowed in it
         self._pins = pins
+        self._pin_at = 0.0
         self._log = log
         self._wire: Wire | None = None
         self._prepared: dict[str, bytes] | None = None  # names by statement; None behind a pooler
@@ -64,9 +68,6 @@ class Link:
             if not is_pooled:
                 with brief(connection):
                     await connection.execute(READ_COMMITTED)
-                    if self._pins:
-                        with suppress(psycopg.Error):  # what is amiss shows at what is asked next
-                            await connection.execute(PIN_PLANS)
         except BaseException:
             await connection.close()
             raise
@@ -80,7 +81,28 @@ class Link:
         ):
             connection.adapters.register_loader(name, loader)
         self._wire = wire = Wire(connection)
+        self.pinned = False
+        self._pin_at = 0.0 if self._pins and not is_pooled else float("inf")
+        await self.pin()
         return wire
+
+    async def pin(self) -> bool:
+        """Pin the plans of the session, if that is wanted; return whether they are.
+
+        An older schema cannot, and its short claims are not those of which some begin early.
+        """
+        wire, now = self._wire, asyncio.get_running_loop().time()
+        if (
+            not self.pinned
+            and wire is not None
+            and not wire.connection.closed
+            and now >= self._pin_at
+        ):
+            self._pin_at = now + PIN_AGAIN
+            with suppress(psycopg.Error):  # what is amiss shows at what is asked next
+                await wire.ask(PIN_PLANS.encode())
+                self.pinned = True
+        return self.pinned
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         if self._log is not None and notice.severity_nonlocalized == "WARNING":
@@ -131,7 +153,7 @@ class Link:
         try:
             if begins:
                 await wire.ask(BEGIN)
-            if early is not None and self._prepared is not None and not begins:
+            if early is not None and self.pinned and not begins:
                 rows = await self._ask_early(wire, query, values, early)
             else:
                 rows = wire.rows(await self._ask(wire, query, values))
@@ -171,7 +193,10 @@ class Link:
 
         def answered(answer: pq.abc.PGresult) -> None:
             rows.extend(wire.rows(answer))
-            early(rows)
+            try:
+                early(rows)
+            except Exception:  # whatever it was for comes after the commit
+                logging.getLogger(__name__).exception("nothing begins before the commit")
 
         await wire.ask_early(await self._prepare(wire, query), values, answered)
         return rows
@@ -195,6 +220,7 @@ class Link:
 
     def _drop(self) -> None:
         wire, self._wire = self._wire, None
+        self.pinned = False
         if wire is not None:
             wire.close()
 

@@ -36,13 +36,13 @@ SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; 
 class Commit:
     """Entered while a claim is sent, answered and committed: some runs begin before that.
 
-    Their executor says so (`early`, which most have not). Nothing is reported meanwhile; should no
-    commit be heard of, they are stopped.
+    Their executor says so (`early`, which most have not). Their reports wait until the commit is
+    heard of; should there be none, they are stopped.
     """
 
     def __init__(self, running: Running, member: Member) -> None:
         self.begun: list[Run] = []
-        self.heard: asyncio.Event | None = None
+        self.ended: list[tuple[Run, Outcome]] = []
         self._running = running
         self._member = member
 
@@ -63,8 +63,8 @@ class Commit:
         if failed is not None:
             for run in self.begun:
                 self._running.stop(run, "released", self._running.settings.kill_grace)
-        if self.heard is not None:
-            self.heard.set()
+        for run, outcome in self.ended:
+            self._running.reporter.add(run, outcome)
 
 
 class Running:
@@ -99,6 +99,8 @@ class Running:
         stood = bool(self._line)
         now = self._loop.time()
         for run in runs:
+            if (before := self.active.get(run.run_id)) is not None:
+                self._displaced(before)
             run.member = member
             run.started = now
             member.held.add(run)
@@ -113,6 +115,13 @@ class Running:
     def committing(self, member: Member) -> Commit:
         """Return what lets some runs begin while their claim is being committed."""
         return Commit(self, member)
+
+    def _displaced(self, run: Run) -> None:
+        """Its claim was undone: the run has been claimed again while it has not ended here."""
+        self.stop(run, "released", self.settings.kill_grace)
+        if self.active.pop(run.run_id, None) is not None:
+            run.member.held.discard(run)
+            narrate.refused(self.log, run, stopped(run), again=False)
 
     def rooms(self) -> dict[str, int]:
         """Return how many more runs of each kind may be claimed as far as executors are asked."""
@@ -147,10 +156,7 @@ class Running:
             self.alarm.set(Event.ROOM)
 
     async def begun(self) -> None:
-        """Wait for a commit under way; and until those in line have begun, but not long."""
-        while (commit := self.commit) is not None:
-            commit.heard = commit.heard or asyncio.Event()
-            await commit.heard.wait()
+        """Wait until those in line for whom there is room have begun, but not long."""
         until = self._loop.time() + BEGUN_WITHIN
         while self._more_soon and self._loop.time() < until:  # noqa: ASYNC110 - a turn each
             await asyncio.sleep(0)
@@ -218,6 +224,8 @@ class Running:
         elif outcome.recorded is not None:
             self.recorded(run, outcome)
             self.batch_ended()
+        elif self.commit is not None and run in self.commit.begun:
+            self.commit.ended.append((run, outcome))
         else:
             self.reporter.add(run, outcome)
 
