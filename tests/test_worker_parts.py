@@ -537,6 +537,21 @@ def test_no_more_begin_than_may_run_together() -> None:
     assert executor.begun == len(running.reporter.pending) == 450
 
 
+def test_executors_that_do_not_say_begin_nothing_before_the_commit() -> None:
+    async def begun() -> tuple[int, int]:
+        settings = WorkerSettings.model_construct(concurrency=1000, kill_grace=1.0)
+        running = Running(settings, log.Log("error"), "", Alarm())
+        running.executors = {"python": AtOnce(running, 0)}  # type: ignore[dict-item]
+        length = struct.pack(">qii", 3_600_000_000, 0, 0)
+        row = (b"t" * 16, 1, "j", "o", "q", "python", "h", b"\1{}", 1, None, None, None, length)
+        unknown = (*row[:5], "robot", *row[6:])
+        with running.committing(Member()) as commit:
+            commit.begin([Run((1, *row)), Run((2, *unknown))])
+        return len(commit.begun), len(running.active)
+
+    assert asyncio.run(begun()) == (0, 0)
+
+
 def test_what_has_ended_is_not_stopped() -> None:
     async def stopped() -> int:
         settings = WorkerSettings.model_construct(concurrency=1000, kill_grace=1.0)
