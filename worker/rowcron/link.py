@@ -99,9 +99,15 @@ class Link:
             and now >= self._pin_at
         ):
             self._pin_at = now + PIN_AGAIN
-            with suppress(psycopg.Error):  # what is amiss shows at what is asked next
-                await wire.ask(PIN_PLANS.encode())
+            try:
+                with brief(wire.connection):
+                    await wire.ask(PIN_PLANS.encode())
                 self.pinned = True
+            except psycopg.Error:
+                pass  # what is amiss shows at what is asked next
+            except asyncio.CancelledError:
+                self._drop()
+                raise
         return self.pinned
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
