@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from rowcron.capture import describe
 from rowcron.cli import SECTIONS, cli
 from rowcron.commands._columns import COLUMNS, NULLABLE
 from rowcron.commands._worker_options import OPTIONS, worker_settings
+from rowcron.commands.web import web
 from rowcron.narrate import exception_line
 from rowcron.settings import WorkerSettings
 from rowcron.text import typed
@@ -193,6 +195,21 @@ def test_options_of_a_worker_win_over_the_environment(monkeypatch: pytest.Monkey
     assert (settings.concurrency, settings.kinds) == (7, ("sql", "shell"))
     assert (settings.queues, settings.poll) == (("mail", "web"), 0.5)
     assert worker_settings({"concurrency": "9"}, "").concurrency == 9
+
+
+@pytest.mark.once
+def test_variables_that_others_set_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Dockerfile's version of us; what Kubernetes sets in each pod for a Service of our name."""
+    port = "tcp://10.0.0.1:8765"
+    nowhere = {"ROWCRON_DATABASE_URL": "postgresql:///x?host=/nonexistent"}
+    done = rowcron("job", "list", env=nowhere | {"ROWCRON_VERSION": "0.1.0"})
+    assert (done.returncode, "Usage" in done.stderr) == (1, False)
+    done = rowcron("up", "--data", "/dev/null/x", env={"ROWCRON_PORT": port})
+    assert (done.returncode, "Usage" in done.stderr) == (1, False)
+    monkeypatch.setenv("ROWCRON_WEB_PORT", port)
+    assert web.make_context("web", []).params["port"] == 8765
+    monkeypatch.setenv("ROWCRON_WEB_PORT", "80")
+    assert web.make_context("web", []).params["port"] == 80
 
 
 @pytest.mark.once
@@ -414,6 +431,10 @@ def test_adding_twice_is_refused_unless_it_updates(run: Run) -> None:
     assert again.stderr.startswith(
         "Error: there is a job 'hello' already\nHint: rowcron job edit hello"
     )
+    run("job", "add", "it's mine", "none", "-", input="\ufeffselect 1")
+    assert json.loads(run("job", "show", "it's mine", "--json").stdout)["command"] == "select 1"
+    again = run("job", "add", "it's mine", "none", "select 1", code=1)
+    assert shlex.quote("it's mine") in again.stderr
     run("job", "add", "hello", "@hourly", "select 2", "--update")
     job = json.loads(run("job", "show", "hello", "--json").stdout)
     assert (job["schedule"], job["command"], job["queue"]) == ("@hourly", "select 2", "mail")
@@ -516,6 +537,7 @@ def test_a_run_is_listed_ended_shown_and_retried(
     assert output.stderr == "failed: exit code 3\n"
     history = run("history", "--job", shell_job, "--since", "1 hour").stdout
     assert "exit code 3" in history
+    assert run("history", "--job", shell_job, "--since", "1 hour ago").stdout == history
     assert json.loads(run("history", "--outcome", "succeeded", "--json").stdout) == []
     retried = json.loads(run("runs", "retry", str(number), "--json").stdout)
     assert retried["retry_of"] == number

@@ -192,3 +192,7 @@ def test_check_tells_good_from_bad_and_exits_1(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["check", "--format", "system", str(file)])
     assert "a user and a command" in done.output
     assert done.exit_code == 1
+    file.write_text("17 *\t* * *\troot\tcd / && x\n@daily\troot  /bin/x y\n", "utf-8")
+    done = CliRunner().invoke(cli, ["check", "--format", "system", "--json", str(file)])
+    rows = [(row["user"], row["command"]) for row in json.loads(done.stdout)]
+    assert rows == [("root", "cd / && x"), ("root", "/bin/x y")]

@@ -99,7 +99,7 @@ class Lazy(click.Group):
         "max_content_width": 100,
     },
 )
-@click.version_option(__version__, message="rowcron %(version)s")
+@click.version_option(__version__, message="rowcron %(version)s", allow_from_autoenv=False)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Insert a row, get a job: a scheduler whose rules live in PostgreSQL."""

@@ -108,5 +108,5 @@ def split_line(line: str, form: str = "auto") -> tuple[str, str]:
 def _user(rest: str, form: str) -> tuple[str | None, str | None]:
     if form != "system":
         return None, rest or None
-    user, _, command = rest.partition(" ")
-    return user or None, command.strip() or None
+    user, *command = rest.split(None, 1) or [""]
+    return user or None, command[0].strip() if command else None

@@ -65,7 +65,7 @@ def given(options: Mapping[str, Any]) -> dict[str, object]:
 
 def command_text(command: str | None) -> str | None:
     """Return the command; `-` reads it from standard input, which takes 1 MB and line breaks."""
-    return sys.stdin.read() if command == "-" else command
+    return sys.stdin.read().removeprefix("\ufeff") if command == "-" else command
 
 
 def schedule_text(schedule: str | None) -> str | None:

@@ -29,5 +29,7 @@ def since_filter(since: str | None) -> list[Condition]:
         return []
     if re.match(r"\s*(\d{4}-|today|yesterday)", since):
         return [("v.finished_at >= %s::timestamptz", since)]
-    # a stable now() can be compared with the partitions' bounds once, when the query starts
-    return [("v.finished_at >= now() - %s::interval", since)]
+    # a stable now() can be compared with the partitions' bounds once, when the query starts;
+    # `2 hours ago` is minus two hours to the database
+    ago = "(select greatest(i, -i) from (select %s::interval) as x (i))"
+    return [(f"v.finished_at >= now() - {ago}", since)]

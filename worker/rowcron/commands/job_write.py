@@ -53,7 +53,7 @@ def add(
         if old is not None and not update:
             raise Failure(
                 f"there is a job {name!r} already",
-                hint=f"rowcron job edit {name} ...; or add it with --update",
+                hint=f"rowcron job edit {shlex.quote(name)} ...; or add it with --update",
             )
         with client.conn.transaction():
             number = client.value("schedule", columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 
@@ -152,7 +153,7 @@ def explain(named: Named, schedule: str, timezone: str, as_json: bool) -> None:
     if not _there_is_one(named):
         raise Failure(
             "the English comes from the database, and none is named",
-            hint=f"rowcron up; without a database: rowcron next '{schedule}'",
+            hint=f"rowcron up; without a database: rowcron next {shlex.quote(schedule)}",
         )
     with session(named) as client:
         english = client.value("explain", {"schedule": schedule, "timezone": timezone})

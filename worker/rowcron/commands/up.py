@@ -16,6 +16,7 @@ from rowcron.commands._base import (
     named,
     session,
 )
+from rowcron.commands._port import PortOption
 from rowcron.commands._signals import stoppable, undisturbed
 from rowcron.commands._watch import kept_alive
 from rowcron.commands._web_beside import web_beside
@@ -34,6 +35,7 @@ from rowcron.text import safe, typed
 )
 @click.option(
     "--port",
+    cls=PortOption,
     type=click.IntRange(1, 65535),
     metavar="NUMBER",
     envvar="ROWCRON_PORT",

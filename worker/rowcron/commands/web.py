@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rowcron.commands._base import Failure, command, with_database
+from rowcron.commands._port import PortOption
 from rowcron.target import Named, find
 from rowcron.text import safe
 
@@ -20,6 +21,7 @@ from rowcron.text import safe
 )
 @click.option(
     "--port",
+    cls=PortOption,
     type=click.IntRange(0, 65535),
     default=8765,
     metavar="NUMBER",
