@@ -50,27 +50,27 @@ begin
   if timezone !~ '^(posix|right|SystemV)/|^(localtime|posixrules|Factory)$'
     and exists (select from pg_timezone_names as z where z.name = timezone)
     and (
-      not exists (select from pg_timezone_abbrevs as a where a.abbrev = upper(timezone))
+      not exists (select from pg_timezone_abbrevs as a where a.abbrev = upper(timezone collate "C"))
       or timezone in ('UCT', 'Zulu')
     )
   then
     return;
   end if;
-  city := lower(regexp_replace(timezone, '^.*/', ''));
+  city := lower(regexp_replace(timezone, '^.*/', '') collate "C");
   select array_agg(near.name order by near.rank, near.name) into likely
   from (
     select
       z.name,
       case
-        when lower(z.name) = lower(timezone) then 1
-        when lower(regexp_replace(z.name, '^.*/', '')) = replace(city, ' ', '_') then 2
-        when left(lower(regexp_replace(z.name, '^.*/', '')), 4) = left(city, 4) then 3
+        when lower(z.name collate "C") = lower(timezone collate "C") then 1
+        when lower(regexp_replace(z.name, '^.*/', '') collate "C") = replace(city, ' ', '_') then 2
+        when left(lower(regexp_replace(z.name, '^.*/', '') collate "C"), 4) = left(city, 4) then 3
       end as rank
     from pg_timezone_names as z
     where z.name ~ '/' and z.name !~ '^(posix|right|Etc|SystemV)/'
   ) as near
   where near.rank is not null and length(city) > 2;
-  likely := coalesce(case upper(timezone)
+  likely := coalesce(case upper(timezone collate "C")
     when 'CET' then '{Europe/Brussels}'
     when 'MET' then '{Europe/Brussels}'
     when 'CEST' then '{Europe/Berlin,Europe/Paris}'
@@ -92,8 +92,8 @@ begin
     when 'IST' then '{Asia/Kolkata}'
     when 'MSK' then '{Europe/Moscow}'
   end::text[], case
-    when lower(timezone) in ('utc', 'z', 'etc/utc', 'utc+0', 'utc0') then '{UTC}'
-    when timezone ~* E'^(utc|gmt)?[+-](0?\\d|1[0-4])(:?00)?$' then array[
+    when lower(timezone collate "C") in ('utc', 'z', 'etc/utc', 'utc+0', 'utc0') then '{UTC}'
+    when timezone collate "C" ~* E'^(utc|gmt)?[+-](0?\\d|1[0-4])(:?00)?$' then array[
       'Etc/GMT' || translate(substring(timezone from '[+-]'), '+-', '-+')
       || substring(timezone from E'[+-]0?(\\d+)')::integer
     ]

@@ -96,7 +96,7 @@ begin
   if odd is not null then
     perform rowcron._refuse_schedule(schedule, strpos(schedule, odd),
       format('character "%s" (U+%s) is not plain ASCII', odd,
-        lpad(upper(to_hex(ascii(odd))), 4, '0')),
+        lpad(upper(to_hex(ascii(odd)) collate "C"), 4, '0')),
       'a schedule has digits, letters, spaces and * , - / ? # @ ( )',
       case
         when odd ~ E'[\\u2010-\\u2015\\u2212\\ufe58\\ufe63\\uff0d]' then 'type a hyphen: -'
@@ -109,7 +109,7 @@ begin
       message = format('schedule of %s characters is too long', length(schedule)),
       detail = 'a schedule has at most 1000 characters',
       hint = 'for example: */5 * * * * (every 5 minutes)';
-  elsif schedule ~* E'^\\s*(CRON_)?TZ=' then
+  elsif schedule collate "C" ~* E'^\\s*(CRON_)?TZ=' then
     perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, E'\\S'),
       format('schedule names a time zone: "%s"', substring(schedule from E'(?i)[A-Z_]+=\\S*')),
       'the time zone of a job stands in its column timezone, not in its schedule',
@@ -129,7 +129,7 @@ begin
     perform rowcron._refuse_schedule(schedule, length(schedule),
       format('schedule "%s" has %s of 5 fields', schedule, cardinality(fields)),
       'the fields are: minute hour day-of-month month day-of-week',
-      case when schedule ~* E'^\\s*(every\\s+)?\\d+\\s*[a-z]+\\s*$'
+      case when schedule collate "C" ~* E'^\\s*(every\\s+)?\\d+\\s*[a-z]+\\s*$'
         then 'for an interval write: @every ' || substring(schedule from E'\\d.*\\S')
         else 'for example: 0 3 * * * (at 03:00 every day)' end);
   elsif cardinality(fields) > 6 then

@@ -161,7 +161,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   spread constant boolean := seed is null and schedule !~ E'^\\s*@'
-    and schedule ~* E'(^|[\\s,])H([\\s,(/]|$)';
+    and schedule collate "C" ~* E'(^|[\\s,])H([\\s,(/]|$)';
 begin
   perform rowcron._check_timezone(timezone);
   return case when spread then 'for example ' else '' end

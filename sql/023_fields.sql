@@ -65,9 +65,9 @@ begin
       'the full hour is minute 0, for example: 0 * * * * (every hour)'
     when reason = 'range' and slot in (4, 5) then
       'the order is: minute hour day-of-month month day-of-week; ' || advice
-    when item ~* '^[A-Z]{3}[A-Z]+(-|$)|-[A-Z]{4,}$' and slot in (5, 6) then
+    when item collate "C" ~* '^[A-Z]{3}[A-Z]+(-|$)|-[A-Z]{4,}$' and slot in (5, 6) then
       'names have three English letters; ' || advice
-    when item ~* '^[A-Z]{3}' and slot in (5, 6) then
+    when item collate "C" ~* '^[A-Z]{3}' and slot in (5, 6) then
       'names are English: ' || case slot
         when 5 then 'jan feb mar apr may jun jul aug sep oct nov dec'
         else 'sun mon tue wed thu fri sat'

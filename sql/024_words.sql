@@ -22,7 +22,7 @@ parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  word constant text := lower(substring(schedule from '@[A-Za-z]+'));
+  word constant text := lower(substring(schedule from '@[A-Za-z]+') collate "C");
   spec constant text := btrim(substr(schedule, place), E' \t\r\n');
   example constant text := case word
     when '@every' then 'for example: @every 90 seconds'
@@ -37,10 +37,10 @@ begin
   elsif spec ~ E'^\\d+(\\.\\d+)?$' then
     perform rowcron._refuse_schedule(schedule, place, format('interval "%s" has no unit', spec),
       fact,       format('for example: %s %s seconds', word, spec));
-  elsif spec ~ '-' or spec ~* 'ago' then
+  elsif spec ~ '-' or spec collate "C" ~* 'ago' then
     perform rowcron._refuse_schedule(schedule, place,
       format('interval "%s" runs backwards', spec), fact, example);
-  elsif spec !~* E'^(\\d|\\.\\d|P)[0-9A-Z:. ]*$' or spec ~* E'[A-Z ]\\d+(\\.\\d+)?$' and spec !~ ':' then
+  elsif spec collate "C" !~* E'^(\\d|\\.\\d|P)[0-9A-Z:. ]*$' or spec collate "C" ~* E'[A-Z ]\\d+(\\.\\d+)?$' and spec !~ ':' then
     perform rowcron._refuse_schedule(schedule, place,
       format('interval "%s" is not understood', spec), fact, example);
   end if;
@@ -127,7 +127,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   place constant integer := strpos(schedule, '@');
-  word constant text := lower(substring(schedule from E'@[^ \\t\\r\\n]*'));
+  word constant text := lower(substring(schedule from E'@[^ \\t\\r\\n]*') collate "C");
   beyond constant integer := place + length(word)
     + length(substring(substr(schedule, place + length(word)) from E'^[ \\t\\r\\n]*'));
   same_as constant text := case word

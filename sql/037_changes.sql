@@ -51,7 +51,7 @@ begin
     -- the update of a hand-over is done by the schema's owner, for whoever asked for it
     case when tg_op = 'UPDATE' and old.owner <> new.owner
       then current_setting('rowcron.handed_over_by') else current_setting('rowcron.actor') end,
-    lower(tg_op), job.id, job.name, job.owner, before,
+    lower(tg_op collate "C"), job.id, job.name, job.owner, before,
     after);
   return null;
 end

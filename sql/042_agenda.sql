@@ -134,7 +134,7 @@ begin
       (old.schedule, old.timezone, old.starts_at, old.ends_at, old.max_runs, old.enabled,
         old.on_gap, old.on_fold)
     -- H is taken from owner and name
-    and ((new.name, new.owner) = (old.name, old.owner) or new.schedule !~* E'\\mh\\M')
+    and ((new.name, new.owner) = (old.name, old.owner) or new.schedule collate "C" !~* E'\\mh\\M')
   then
     if (new.queue, new.kind, new.max_running, new.owner) is distinct
       from (old.queue, old.kind, old.max_running, old.owner) then
@@ -147,7 +147,7 @@ begin
     if new.schedule is not null then
       meaning := rowcron._parse(new.schedule, new.owner || '.' || new.name);
     end if;
-    if tg_op = 'UPDATE' and new.schedule ~* E'\\mh\\M'
+    if tg_op = 'UPDATE' and new.schedule collate "C" ~* E'\\mh\\M'
       and (new.schedule, new.name, new.owner) = (old.schedule, old.name, old.owner)
     then
       -- H stays where it is, whatever the owner is called by now
@@ -221,11 +221,11 @@ begin
     update rowcron.run as r
     set owner = new.owner, queue = new.queue, kind = new.kind, job = new.name,
       handler = case when new.kind = 'python' then new.command
-        else 'connection ' || lower(new.connection) end
+        else 'connection ' || lower(new.connection collate "C") end
     where r.job_id = new.id and r.state <> 'running'
       and (r.owner, r.queue, r.kind, r.job, r.handler) is distinct from
         (new.owner, new.queue, new.kind, new.name, case when new.kind = 'python' then new.command
-          else 'connection ' || lower(new.connection) end);
+          else 'connection ' || lower(new.connection collate "C") end);
   end if;
   return null;
 end

@@ -44,7 +44,7 @@ begin
     )
     values (
       job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python'
-        then job.command else 'connection ' || lower(job.connection) end,
+        then job.command else 'connection ' || lower(job.connection collate "C") end,
       case when due_at > at then 'waiting' else 'ready' end, case when due_at > at then 'time' end,
       coalesce(priority, job.priority), coalesce(due_at, at), not job.enabled, key, at + key_ttl,
         args
@@ -178,7 +178,7 @@ begin
   select
     wanted.id, wanted.name, wanted.owner, wanted.queue, wanted.kind,
     case when wanted.kind = 'python' then wanted.command
-      else 'connection ' || lower(wanted.connection) end,
+      else 'connection ' || lower(wanted.connection collate "C") end,
     case when enqueue_many.due_at > at then 'waiting' else 'ready' end,
     case when enqueue_many.due_at > at then 'time' end,
     coalesce(enqueue_many.priority, wanted.priority), coalesce(enqueue_many.due_at, at),

@@ -46,9 +46,9 @@ begin
           detail = 'A job with a connection runs as whoever that connection logs in as.',
           hint = format('As an administrator: select rowcron.grant_connection(%L, %L); workers know '
             'it by ROWCRON_CONNECTION_%s=URL in their environment.',
-            job.connection, job.owner, upper(job.connection));
+            job.connection, job.owner, upper(job.connection collate "C"));
       end if;
-    elsif bare ~* (E'^(vacuum|create\\s+(unique\\s+)?index\\s+concurrently|drop\\s+index\\s+concurrently'
+    elsif bare collate "C" ~* (E'^(vacuum|create\\s+(unique\\s+)?index\\s+concurrently|drop\\s+index\\s+concurrently'
       || E'|reindex\\s+(\\([^)]*\\)\\s*)?(index|table|schema|database|system)\\s+concurrently|alter\\s+system'
       || E'|(create|drop)\\s+(database|tablespace)|begin|commit|rollback|start\\s+transaction|end)\\M')
     then
@@ -62,7 +62,7 @@ begin
           'know it by ROWCRON_CONNECTION_MAINTENANCE=URL in their environment.', job.owner);
     end if;
   elsif job.kind = 'http' then
-    if job.command !~* E'^\\s*([A-Z]+\\s+)?https?://[^\\s/?#]+\\S*\\s*(\\r?\\n|$)' then
+    if job.command collate "C" !~* E'^\\s*([A-Z]+\\s+)?https?://[^\\s/?#]+\\S*\\s*(\\r?\\n|$)' then
       raise exception using
         errcode = 'RCCMD',
         message = format('command "%s" is not an http request',
@@ -70,7 +70,7 @@ begin
         detail = 'Its first line is [METHOD] URL, the URL begins with http:// or https://.',
         hint = 'For example ''POST https://example.org/hook''.';
     end if;
-    if upper((regexp_match(job.command, E'^\\s*([A-Za-z]+)\\s+http'))[1])
+    if upper((regexp_match(job.command, E'^\\s*([A-Za-z]+)\\s+http'))[1] collate "C")
       not in ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
     then
       raise exception using
@@ -86,8 +86,8 @@ begin
         E'\n') with ordinality as l (line, n)
       where l.n > 1 and l.line <> ''
         and (l.line !~ E'^[A-Za-z0-9!#$%&''*+.^_`|~-]+:[^\\u0001-\\u0008\\u000a-\\u001f]*$'
-          or (l.line ~* '^follow-redirects:' and l.line !~ E'^[^:]+:\\s*([0-9]|10)\\s*$')
-          or (l.line ~* '^expect-status:'
+          or (l.line collate "C" ~* '^follow-redirects:' and l.line !~ E'^[^:]+:\\s*([0-9]|10)\\s*$')
+          or (l.line collate "C" ~* '^expect-status:'
             and l.line !~
               E'^[^:]+:\\s*[1-5]\\d\\d(\\s*-\\s*[1-5]\\d\\d)?(\\s*,\\s*[1-5]\\d\\d(\\s*-\\s*[1-5]\\d\\d)?)*\\s*$'))
       order by l.n

@@ -45,7 +45,7 @@ begin
     )
     select
       j.id, j.name, j.owner, j.queue, j.kind, case when j.kind = 'python' then j.command
-        else 'connection ' || lower(j.connection) end,
+        else 'connection ' || lower(j.connection collate "C") end,
       case when j.live_run_id is null or j.on_overlap = 'allow' then 'ready' else 'waiting' end,
       case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end,
         j.priority, at, started

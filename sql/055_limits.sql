@@ -176,7 +176,7 @@ begin
     update rowcron.run as r
     set job = j.name, owner = j.owner, queue = j.queue, kind = j.kind,
       handler = case when j.kind = 'python' then j.command
-        else 'connection ' || lower(j.connection) end
+        else 'connection ' || lower(j.connection collate "C") end
     from rowcron.job as j
     where r.id = any (ids) and j.id = r.job_id
       and (j.owner <> r.owner or j.kind <> r.kind or j.queue <> r.queue)

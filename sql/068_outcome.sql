@@ -223,7 +223,7 @@ begin
     failures = live.failures, losses = live.losses, due_at = again_at,
     worker_id = null, seal = null, started_at = null, cancel_asked_by = null,
     job = job.name, queue = job.queue, kind = job.kind, handler = case when job.kind = 'python'
-      then job.command else 'connection ' || lower(job.connection) end
+      then job.command else 'connection ' || lower(job.connection collate "C") end
   where r.id = live.id;
   return again_at;
 end

@@ -34,9 +34,9 @@ as $$
 begin
   select j.command,
     -- To try a cursor in vain costs more than the rest.
-    case when j.command ~* E'^\\s*(insert|update|delete|merge|do|create|refresh)\\M'
-      then j.command ilike '%returning%'
-      else j.command
+    case when j.command collate "C" ~* E'^\\s*(insert|update|delete|merge|do|create|refresh)\\M'
+      then j.command collate "C" ilike '%returning%'
+      else j.command collate "C"
         ~* E'\\m(select|values|table|returning|show|explain|fetch|execute|call|with)\\M' end,
     coalesce(r.args, j.args, '{}')
   into command, may_return_rows, args
@@ -87,7 +87,7 @@ declare
   path text;
 begin
   foreach entry in array settings loop
-    name := lower(left(entry, strpos(entry, '=') - 1));
+    name := lower(left(entry, strpos(entry, '=') - 1) collate "C");
     value := substr(entry, strpos(entry, '=') + 1);
     if name = 'search_path' then
       path := nullif(value, '');

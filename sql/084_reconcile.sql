@@ -44,7 +44,7 @@ begin
   set
     job = j.name, owner = j.owner, queue = j.queue, kind = j.kind,
     handler = case when j.kind = 'python' then j.command
-      else 'connection ' || lower(j.connection) end,
+      else 'connection ' || lower(j.connection collate "C") end,
     state = case when j.enabled and r.waits_for = 'resume' then 'ready' else r.state end,
     waits_for = case when j.enabled and r.waits_for = 'resume' then null else r.waits_for end
   from rowcron.job as j
@@ -55,7 +55,7 @@ begin
     where v.job_id = any (changed) and v.state <> 'running'
       and (
         (v.job, v.owner, v.queue, v.kind, v.handler) is distinct from (w.name, w.owner, w.queue, w.kind,
-          case when w.kind = 'python' then w.command else 'connection ' || lower(w.connection) end)
+          case when w.kind = 'python' then w.command else 'connection ' || lower(w.connection collate "C") end)
         or w.enabled and v.waits_for = 'resume'
       )
     limit most

@@ -133,9 +133,9 @@ begin
     select f.queue, f.kind, min(f.name) as name, count(*) as jobs, min(f.connection) as connection
     from fresh as f
     group by f.queue, f.kind, case when f.kind = 'python' then f.command
-      else 'connection ' || lower(f.connection) end
+      else 'connection ' || lower(f.connection collate "C") end
     having not rowcron._served(f.queue, f.kind, case when f.kind = 'python' then f.command
-      else 'connection ' || lower(f.connection) end)
+      else 'connection ' || lower(f.connection collate "C") end)
     limit 5
   loop
     raise warning using
@@ -147,7 +147,7 @@ begin
         case when lane.queue <> 'default' then ' --queue ' || lane.queue else '' end,
         case when lane.kind not in ('sql', 'http', 'python') then ' --kind sql --kind ' || lane.kind
           else '' end
-        || coalesce('; with ROWCRON_CONNECTION_' || upper(lane.connection) || ' set', ''));
+        || coalesce('; with ROWCRON_CONNECTION_' || upper(lane.connection collate "C") || ' set', ''));
   end loop;
   return null;
 end

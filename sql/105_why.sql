@@ -82,7 +82,7 @@ declare
   queue text := wanted.queue;
   kind text := wanted.kind;
   handler text := case when wanted.kind = 'python' then wanted.command
-    else 'connection ' || lower(wanted.connection) end;
+    else 'connection ' || lower(wanted.connection collate "C") end;
   is_served boolean;
   is_full boolean := false;
   standing text;  -- of the run that is ready
@@ -195,7 +195,7 @@ begin
     format('rowcron worker --queue %s --kind %s', queue, kind)
       || case when kind = 'python' then ' --app MODULE; with --handler-database-url, '
         'without which handlers that ask for a connection are not offered'
-        else coalesce(', with ROWCRON_CONNECTION_' || upper(wanted.connection) || ' set', '') end),
+        else coalesce(', with ROWCRON_CONNECTION_' || upper(wanted.connection collate "C") || ' set', '') end),
   ('room', is_full,
     case
       when is_full then 'each live worker that takes it is full; ' || standing

@@ -3,7 +3,7 @@
 -- is true: i immutable, s stable, v writes, locks, looks at what changes, or calls what does.
 
 begin;
-select plan(6);
+select plan(7);
 set local client_min_messages to error;
 
 create temp table decided (signature text primary key, security text, volatility text, callers text);
@@ -238,6 +238,15 @@ select is((select array_agg(s.signature || ' ' || s.security) from standing as s
 select is((select array_agg(s.signature || ' ' || s.volatility) from standing as s join decided as d using (signature) where s.volatility <> d.volatility), null, 'each is as little volatile as it can be');
 select is((select array_agg(s.signature || ' ' || s.callers) from standing as s join decided as d using (signature) where s.callers <> d.callers), null, 'each is called by whom it is meant for');
 select is((select array_agg(s.signature) from standing as s where s.proacl is null or not 'search_path=pg_catalog, pg_temp' = any (coalesce(s.proconfig, '{}'))), null, 'each pins its search_path, none has default rights');
+
+-- in Turkish a small I has no dot, and keywords are not in the database's language; but a search is
+select is_empty($$
+  select p.proname, line
+  from pg_proc as p
+  cross join unnest(string_to_array(p.prosrc, E'\n')) as line
+  where p.pronamespace = 'rowcron'::regnamespace and p.proname <> 'planned_load'
+    and line ~ E'\\m(lower|upper)\\(|~[*]|\\milike\\M' and line !~ 'collate "C"' and line !~ '^\s*(--|~[*])'
+$$, 'what is ours is compared in no language');
 
 select * from finish();
 rollback;

@@ -84,3 +84,42 @@ def test_bytes_that_are_no_text_cost_nobody_else_a_run(
         assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
         assert worker.stop() == 0
         assert not worker.events("defect")
+
+
+def test_turkish_has_another_small_i(server: TestServer, start: Start) -> None:
+    """What is ours, keywords, names, actions, is not in the database's language."""
+    database = Database("turkish", server)
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute("drop database if exists turkish with (force)")
+        try:
+            admin.execute(
+                "create database turkish template template0 encoding 'UTF8' locale_provider icu"
+                " icu_locale 'tr-TR' lc_collate 'C' lc_ctype 'C'"
+            )
+        except psycopg.errors.FeatureNotSupported as error:
+            pytest.skip(f"a server without ICU: {error}")
+    install(database.url("postgres"))
+    with (
+        psycopg.connect(database.url("postgres"), autocommit=True) as db,
+        psycopg.connect(database.url("alice"), autocommit=True) as alice,
+    ):
+        assert db.execute("select lower('I')").fetchone() != ("i",)
+        db.execute("grant rowcron_user, rowcron_http to alice")
+        db.execute(f"grant rowcron_worker to {WORKER}".encode())
+        db.execute("select rowcron.grant_connection('MAINT', 'alice')")
+        db.execute("create table public.effect (n integer); alter table effect owner to alice")
+        jobs = Jobs(alice, db)
+        start(url=database.url(WORKER), ROWCRON_CONNECTION_MAINT=database.url("alice"))
+        alice.execute("set client_min_messages = error")
+        rows = jobs.end(jobs.run("sql", "WITH X AS (VALUES (7)) TABLE X", schedule="@MIDNIGHT"))
+        assert "first" in rows["result"]
+        rows = jobs.end(jobs.run("sql", "INSERT INTO public.effect VALUES (7) RETURNING n"))
+        assert "first" in rows["result"]
+        assert jobs.end(jobs.run("sql", "VACUUM", connection="MAINT"))["outcome"] == "succeeded"
+        with pytest.raises(psycopg.Error, match="Expect-Status"):
+            jobs.add("http", "GET http://example.test/\nEXPECT-STATUS: I")
+        weekdays = "select rowcron.explain('0 3 * * FRI,wed')"
+        assert "Friday" in str(alice.execute(weekdays).fetchone())
+        says = "select rowcron.next_run('CRON_TZ=x * * * * *')"
+        with pytest.raises(psycopg.Error, match="TZ"):
+            alice.execute(says)
