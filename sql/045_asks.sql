@@ -181,6 +181,7 @@ begin
     update rowcron.setting as s set value = new.new_values where s.name = 'hold';
     if new.action = 'release' then
       perform rowcron._bind();
+      perform rowcron._take_up_jobs(new.changed_at);
     end if;
     perform rowcron._notify();
   elsif new.action = 'hand_over' then

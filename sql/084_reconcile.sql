@@ -81,4 +81,36 @@ comment on function rowcron._reconcile(timestamptz, integer) is
   'Runs that miss what became of their job in the last day follow it: so many at a time. Returns '
     'whether that were all.';
 
+-- A restore of data alone, with triggers off, brings jobs without their rows in the agenda.
+create or replace function rowcron._take_up_jobs(at timestamptz) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job rowcron.job;
+  meaning rowcron._parsed;
+begin
+  for job in
+    select j.* from rowcron.job as j
+    where not exists (select from rowcron.agenda as a where a.job_id = j.id)
+    order by j.id
+  loop
+    meaning := case when job.schedule is not null
+      then rowcron._parse(job.schedule, job.owner || '.' || job.name) end;
+    perform rowcron._keep_lane(job.queue, job.kind);
+    insert into rowcron.agenda as a (
+      job_id, owner, queue, kind, enabled, max_running, parsed, high_water, next_run_at, booted_at
+    ) values (
+      job.id, job.owner, job.queue, job.kind, job.enabled, job.max_running, meaning, at,
+      rowcron._next_in_window(job, meaning, at, 0),
+      case when (meaning).form = 'reboot' then pg_postmaster_start_time() end
+    );
+  end loop;
+end
+$$;
+comment on function rowcron._take_up_jobs(timestamptz) is
+  'Takes up the schedules of jobs that have no agenda, from now on.';
+
+select rowcron._take_up_jobs(clock_timestamp());
+
 reset role;

@@ -150,6 +150,8 @@ begin
       when live.waits_for = 'time' and live.id is distinct from backing_off.id then format('run %s is due at %s', live.id,
         rowcron._local_text(live.due_at, wanted.timezone))
       when live.id is not null then format('run %s is %s', live.id, live.state)
+      when entry.job_id is null then 'the database has not taken it up: it was restored without its '
+        'agenda; an operator says select rowcron.release()'
       when entry.next_run_at > at then 'it is next due at '
         || rowcron._local_text(entry.next_run_at, wanted.timezone)
       when entry.next_run_at <= at then 'it is due'

@@ -141,6 +141,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_read_setting(text)', 'invoker', 's', 'operator user viewer'),
   ('_recall(text)', 'invoker', 's', ''),
   ('_recall_lanes()', 'invoker', 'v', ''),
+  ('_take_up_jobs(timestamp with time zone)', 'invoker', 'v', ''),
   ('_reconcile(timestamp with time zone,integer)', 'invoker', 'v', ''),
   ('_record_change()', 'definer', 'v', ''),
   ('_refuse_item(text,integer,integer,integer,text,text)', 'invoker', 'i', ''),

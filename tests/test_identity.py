@@ -207,3 +207,28 @@ def test_where_the_server_cannot_be_told_its_database_s_number_is(
     finally:
         with psycopg.connect(original.url("postgres"), autocommit=True) as conn:
             conn.execute("grant execute on function pg_control_system() to public")
+
+
+def test_jobs_that_were_restored_alone_are_taken_up_by_release(
+    database: Database, db: psycopg.Connection, alice: psycopg.Connection
+) -> None:
+    """`pg_restore -a --disable-triggers` fills the tables of a fresh installation."""
+    alice.execute(
+        "insert into rowcron.job (name, schedule, command)"
+        " values ('a', '@every 1 s', 'select 1'), ('b', null, 'select 1')"
+    )
+    before = db.execute("select job_id, parsed from rowcron.agenda order by 1").fetchall()
+    db.execute("delete from rowcron.agenda")
+    db.execute("delete from rowcron.lane")
+    why = "select detail from rowcron.why_not_running('a') where gate = 'due'"
+    assert "release" in alice.execute(why).fetchone()[0]
+    db.execute("select rowcron.release()")
+    assert db.execute("select job_id, parsed from rowcron.agenda order by 1").fetchall() == before
+    assert "release" not in alice.execute(why).fetchone()[0]
+    due = "select next_run_at - now() <= '1 s' from rowcron.agenda where next_run_at is not null"
+    assert db.execute(due).fetchall() == [(True,)]
+    db.execute("delete from rowcron.agenda")
+    install(database.url("postgres"), force=True)
+    assert db.execute("select count(*) from rowcron.agenda").fetchone() == (2,)
+    wait = "select count(*) from rowcron.claim(gen_random_uuid(), 5)"
+    wait_until(lambda: db.execute(wait).fetchone() != (0,), what="the schedule")
