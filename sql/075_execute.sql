@@ -133,6 +133,20 @@ grant execute
 grant usage, create on schema rowcron to rowcron_gate;
 reset role;
 
+-- The gate may own something new here only now: so a restore by anybody but a superuser has left it
+-- with the restorer, whose rights it would have.
+do $$
+begin
+  if exists (
+    select from pg_catalog.pg_proc as p
+    where p.oid = to_regprocedure('rowcron.execute(bigint, uuid)')
+      and pg_get_userbyid(p.proowner) <> 'rowcron_gate'
+  ) then
+    alter function rowcron.execute(bigint, uuid) owner to rowcron_gate;
+  end if;
+end
+$$;
+
 set role rowcron_gate;
 
 create or replace function rowcron.execute(run_id bigint, token uuid) returns table (

@@ -29,10 +29,13 @@ __all__ = ["InstallError", "Installed", "chapters", "install", "schema_hash", "s
 OLDEST_SERVER = 150000
 LOCK_TIMEOUT = "30s"  # for the tables of a schema that is in use, not for the advisory lock
 DEADLOCK_TRIES = 3
-_ALONE = (
-    "select n.nspowner::regrole::text <> 'rowcron_owner' from pg_catalog.pg_namespace as n"
-    " where n.nspname = 'rowcron'"
-)
+_OWNERS = """
+select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_get_userbyid(p.proowner)
+from pg_catalog.pg_namespace as n
+left join pg_catalog.pg_proc as p
+  on p.oid = pg_catalog.to_regprocedure('rowcron.execute(bigint, uuid)')
+where n.nspname = 'rowcron'
+"""
 
 
 @dataclass(frozen=True)
@@ -132,12 +135,13 @@ def _apply(conn: psycopg.Connection, *, force: bool, wanted: bool) -> Installed:
             # whoever may create functions in a schema of the path could have ours call them
             conn.execute("set local search_path = pg_catalog, pg_temp")
             conn.execute("select pg_catalog.pg_advisory_xact_lock(%s)", [LOCK_KEY])
-            before = conn.execute(_ALONE).fetchone()
+            owners = conn.execute(_OWNERS).fetchone()
             alone = single_role.role_of(conn, wanted=wanted)
             stored = _stored(conn, alone)
             _refuse_newer(stored)
             previous = stored.get("schema_version")
-            same = before is None or before[0] == (alone is not None)
+            # a restore may have left either with somebody else
+            same = owners == (alone or "rowcron_owner", alone or "rowcron_gate")
             if stored.get("schema_hash") == schema_hash() and same and not force:
                 return Installed(False, __version__, previous, alone)
             conn.execute("set local client_min_messages = warning")
