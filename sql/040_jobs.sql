@@ -53,12 +53,14 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return kind = 'sql' or coalesce(pg_has_role(owner, to_regrole('rowcron_' || kind), 'usage'), true);
+  -- a single role is a member of none, though they may be there for another database
+  return kind = 'sql' or 'rowcron_owner' = 'rowcron_gate'
+    or coalesce(pg_has_role(owner, to_regrole('rowcron_' || kind), 'usage'), true);
 end
 $$;
 comment on function rowcron._may_own_kind(regrole, text) is
   'Whether a role may own jobs of this kind: it is a member of rowcron_KIND, or there is no such '
-    'role.';
+    'role, or a single role plays all parts.';
 
 create or replace function rowcron._has_controls(text text) returns boolean
 language sql stable parallel safe

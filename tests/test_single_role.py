@@ -84,6 +84,18 @@ def test_a_single_role_installs_schedules_and_runs(alone: str, tmp_path: Path) -
     assert row == (0,), "strangers may execute nothing"
 
 
+def test_a_single_role_has_jobs_of_every_kind_beside_rowcron_s_roles(alone: str) -> None:
+    """They are there for another database of the cluster, and it is a member of none."""
+    install(alone, single_role=True)
+    with psycopg.connect(alone, autocommit=True) as me:
+        me.execute(
+            "insert into rowcron.job (name, kind, command) values ('p', 'python', 'f'),"
+            " ('h', 'http', 'GET http://example.com'), ('s', 'shell', 'true')"
+        )
+        shut = "select gate from rowcron.why_not_running('p') where holds and gate = 'kind'"
+        assert me.execute(shut).fetchall() == []
+
+
 def test_a_single_role_chooses_no_job_s_number_either(alone: str) -> None:
     """The table is its own, so that no grant would keep it from that."""
     install(alone, single_role=True)
