@@ -84,6 +84,24 @@ def test_a_single_role_installs_schedules_and_runs(alone: str, tmp_path: Path) -
     assert row == (0,), "strangers may execute nothing"
 
 
+def test_a_single_role_that_was_renamed_installs_itself_anew(
+    alone: str, server: TestServer, empty_database: Database
+) -> None:
+    """Its name stands in the texts of functions, and rows of jobs and grants have its number."""
+    install(alone, single_role=True)
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute(f'alter role "{ALONE}" rename to "t-Else"')
+        try:
+            assert install(empty_database.url("t-Else")).changed
+            with psycopg.connect(empty_database.url("t-Else"), autocommit=True) as me:
+                me.execute("select rowcron.hold('a while'), rowcron.release()")
+                me.execute("insert into rowcron.job (name, command) values ('a', 'select 1')")
+            again = install(empty_database.url("t-Else"))
+            assert (again.changed, again.single_role) == (False, "t-Else")
+        finally:
+            admin.execute(f'alter role "t-Else" rename to "{ALONE}"')
+
+
 def test_a_single_role_has_jobs_of_every_kind_beside_rowcron_s_roles(alone: str) -> None:
     """They are there for another database of the cluster, and it is a member of none."""
     install(alone, single_role=True)

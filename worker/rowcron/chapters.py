@@ -49,20 +49,20 @@ def chapters() -> tuple[Chapter, ...]:
     return tuple(Chapter(path.name, path.read_text("utf-8")) for path in paths)
 
 
-def schema_hash() -> str:
-    """A hash of the names and texts of all chapters."""
-    digest = hashlib.sha256()
+def schema_hash(alone: str | None = None) -> str:
+    """A hash of the names and texts of all chapters, and of the single role that they name."""
+    digest = hashlib.sha256((alone or "").encode())
     for chapter in chapters():
         digest.update(f"{chapter.name}\0{chapter.text}\0".encode())
     return digest.hexdigest()
 
 
-def remember_hash() -> str:
+def remember_hash(alone: str | None = None) -> str:
     """The statements that store the hash; data, not schema, so that dumps compare equal."""
     return (
         "set local role rowcron_owner;\n"
         "insert into rowcron.setting (name, value, description)\n"
-        f"values ('schema_hash', to_jsonb('{schema_hash()}'::text),"
+        f"values ('schema_hash', to_jsonb('{schema_hash(alone)}'::text),"
         " 'What was applied last; rowcron install leaves the same alone.')\n"
         "on conflict (name) do update set value = excluded.value;\n"
         "reset role;\n"

@@ -142,11 +142,11 @@ def _apply(conn: psycopg.Connection, *, force: bool, wanted: bool) -> Installed:
             previous = stored.get("schema_version")
             # a restore may have left either with somebody else
             same = owners == (alone or "rowcron_owner", alone or "rowcron_gate")
-            if stored.get("schema_hash") == schema_hash() and same and not force:
+            if stored.get("schema_hash") == schema_hash(alone) and same and not force:
                 return Installed(False, __version__, previous, alone)
             conn.execute("set local client_min_messages = warning")
             conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-            for name, text in (*((c.name, c.text) for c in chapters()), ("", remember_hash())):
+            for name, text in (*((c.name, c.text) for c in chapters()), ("", remember_hash(alone))):
                 where = name or "rowcron install"
                 text = text if alone is None else single_role.renamed(text, alone)
                 conn.execute(text.encode())
