@@ -178,7 +178,8 @@ begin
     update rowcron.job as j set enabled = false where j.id = orphaned.id;
     insert into rowcron.change (changed_by, action, job_id, job, owner, new_values)
     values ('rowcron', 'update', orphaned.id, orphaned.name, orphaned.owner,
-      jsonb_build_object('enabled', false, 'reason', rowcron._lacks_owner(orphaned)));
+      jsonb_build_object('enabled', false, 'reason', rowcron._lacks_owner(orphaned),
+        'hint', 'As the owner, if there is one: select rowcron.enrol(); which resumes it.'));
   end loop;
 end
 $$;

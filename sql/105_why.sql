@@ -131,7 +131,7 @@ begin
     format('select rowcron.resume(%L);', wanted.name)),
   ('owner', rowcron._lacks_owner(wanted) is not null,
     coalesce(rowcron._lacks_owner(wanted), 'its owner is there'),
-    'As the owner: select rowcron.enrol(); then resume the job. If it was dropped: delete the job.'),
+    'As the owner: select rowcron.enrol(); which resumes the job. If it was dropped: delete the job.'),
   ('window',
     coalesce(wanted.starts_at > at or wanted.ends_at <= at or entry.runs_fired >= wanted.max_runs,
       false),

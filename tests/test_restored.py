@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from harness import INSTALLER, Database, TestServer
+from attack.test_ownership import sweep
+from harness import INSTALLER, WORKER, Database, TestServer
 from rowcron.install import install
 
 Copy = Callable[..., Database]
@@ -20,6 +21,11 @@ FUNCTIONS = (
 EXECUTE = (
     "select proowner::regrole::text from pg_proc"
     " where oid = 'rowcron.execute(bigint, uuid)'::regprocedure"
+)
+
+EXECUTORS = (
+    "select proowner::regrole::text from pg_proc"
+    " where pronamespace = 'rowcron_executor'::regnamespace"
 )
 
 
@@ -61,3 +67,87 @@ def test_what_the_installer_has_restored_is_put_right(
     assert column(restored, FUNCTIONS) == column(database, FUNCTIONS)
     assert not install(restored.url(role)).changed
     assert install(restored.url(role), force=True).changed
+
+
+def add_jobs(database: Database) -> None:
+    """Two jobs of alice's, one of which she has paused; they say as whom they run."""
+    column(
+        database,
+        "insert into rowcron.job (name, command, enabled) values"
+        " ('on', 'select current_user as who', true), ('off', 'select 1', false) returning id",
+        "alice",
+    )
+
+
+def released(database: Database) -> list[object]:
+    """Which jobs are enabled when it was released and a minute has passed."""
+    column(database, "select rowcron.release()")
+    with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+        sweep(db)
+    return column(database, "select name from rowcron.job where enabled")
+
+
+def who_runs(database: Database) -> list[object]:
+    """As whom alice's job runs."""
+    column(database, "select rowcron.run_now('on')", "alice")
+    claimed = "select run_id, token from rowcron.claim(kinds => '{sql}')"
+    execute = (
+        f"select e.result #>> '{{who}}' from ({claimed}) as c, rowcron.execute(run_id, token) as e"
+    )
+    return column(database, execute, WORKER)
+
+
+def test_a_superuser_s_install_gives_owners_what_was_restored_without_them(
+    database: Database, copy: Copy
+) -> None:
+    add_jobs(database)
+    restored = copy("postgres", "--no-owner")
+    assert install(restored.url("postgres")).changed
+    assert column(restored, FUNCTIONS) == column(database, FUNCTIONS)
+    assert column(restored, EXECUTORS) == ["alice"]
+    assert released(restored) == ["on"]
+    assert who_runs(restored) == ["alice"]
+
+
+def test_a_superuser_of_the_name_of_an_owner_is_given_nothing(
+    database: Database, copy: Copy, server: TestServer
+) -> None:
+    add_jobs(database)
+    restored = copy("postgres", "--no-owner")
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute("alter role alice superuser")
+        try:
+            install(restored.url("postgres"))
+        finally:
+            admin.execute("alter role alice nosuperuser")
+    assert column(restored, EXECUTORS) == ["postgres"]
+
+
+@pytest.mark.parametrize("options", [(), ("--no-owner",)], ids=["", "no-owner"])
+def test_enrol_resumes_what_was_paused_because_another_had_restored_it(
+    database: Database, copy: Copy, options: tuple[str, ...]
+) -> None:
+    add_jobs(database)
+    restored = copy(INSTALLER, *options)
+    install(restored.url(INSTALLER))
+    assert released(restored) == [], "its executor is the restorer's"
+    told = "select new_values ->> 'hint' from rowcron.change order by id desc limit 1"
+    assert "select rowcron.enrol();" in str(column(restored, told, "alice"))
+    column(restored, "select rowcron.enrol()", "alice")
+    assert column(restored, "select name from rowcron.job where enabled") == ["on"]
+    assert who_runs(restored) == ["alice"]
+    # what she pauses herself stays so
+    column(restored, "select rowcron.pause('on')", "alice")
+    column(restored, "select rowcron.enrol()", "alice")
+    assert column(restored, "select name from rowcron.job where enabled") == []
+
+
+def test_whoever_enrols_before_the_release_finds_nothing_paused(
+    database: Database, copy: Copy
+) -> None:
+    add_jobs(database)
+    restored = copy(INSTALLER)
+    install(restored.url(INSTALLER))
+    column(restored, "select rowcron.enrol()", "alice")
+    assert released(restored) == ["on"]
+    assert who_runs(restored) == ["alice"]

@@ -1,7 +1,8 @@
 """Where roles cannot be made: the chapters with one role in the place of all of rowcron's.
 
 Everything works, but nothing is kept apart: whoever logs in as that role reads and writes all, and
-each job has all its rights. `adopt` gives such a schema to the roles when they exist.
+each job has all its rights. `adopt` gives such a schema to the roles when they exist, and so what a
+restore without owners has given to the restorer.
 """
 
 from __future__ import annotations
@@ -79,6 +80,20 @@ begin
   grant usage, create on schema rowcron to rowcron_gate;
   reset role;
   alter function rowcron.execute(bigint, uuid) owner to rowcron_gate;
+  -- A restore without owners has left these with the restorer. Only a superuser may give them to
+  -- whoever may not create there; to no superuser, who may be of the same name by chance.
+  if (select r.rolsuper from pg_catalog.pg_roles as r where r.rolname = current_user) then
+    for statement in
+      select format('alter function %%s owner to %%s', p.oid::regprocedure, e.owner)
+      from rowcron.executor as e
+      join pg_catalog.pg_roles as r on r.oid = e.owner and not r.rolsuper
+      join pg_catalog.pg_proc as p
+        on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
+      where p.proowner = quote_ident(current_user)::regrole
+    loop
+      execute statement;
+    end loop;
+  end if;
 end
 $adopt$
 """
