@@ -160,6 +160,46 @@ def test_a_role_without_rights_is_told_what_is_missing(
             conn.execute("drop role weak")
 
 
+@pytest.mark.parametrize("role", [INSTALLER, "postgres"])
+@pytest.mark.parametrize("schema", ["rowcron", "rowcron_executor"])
+def test_a_schema_that_somebody_else_has_made_is_named(
+    empty_database: Database, role: str, schema: str
+) -> None:
+    with psycopg.connect(empty_database.url("postgres"), autocommit=True) as conn:
+        conn.execute(f"create schema {schema} authorization alice".encode())
+    with pytest.raises(InstallError) as caught:
+        install(empty_database.url(role))
+    assert f"schema {schema} belongs to alice: install as that role; or," in caught.value.hint
+    with psycopg.connect(empty_database.url("alice"), autocommit=True) as conn:
+        conn.execute(caught.value.hint.rpartition(": ")[2].encode())
+    assert install(empty_database.url(role)).changed
+
+
+def test_a_language_that_is_closed_is_named(empty_database: Database) -> None:
+    with psycopg.connect(empty_database.url("postgres"), autocommit=True) as conn:
+        conn.execute("revoke usage on language plpgsql from public")
+        with pytest.raises(InstallError, match="language plpgsql") as caught:
+            install(empty_database.url(INSTALLER))
+        opened = "grant usage on language plpgsql to public;"
+        assert f"as a superuser: {opened}" in caught.value.hint
+        conn.execute(opened.encode())
+    assert install(empty_database.url(INSTALLER)).changed
+
+
+def test_a_single_role_is_not_told_to_create_roles(
+    server: TestServer, empty_database: Database
+) -> None:
+    """Whoever plays all parts needs no role of rowcron's and may create none."""
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute("create role weak login")
+        try:
+            with pytest.raises(InstallError, match="may not create schemas here") as caught:
+                install(empty_database.url("weak"), single_role=True)
+            assert f"grant create on database {empty_database.name} to weak" in caught.value.hint
+        finally:
+            admin.execute("drop role weak")
+
+
 def test_what_a_second_installer_is_told_suffices(
     server: TestServer, empty_database: Database
 ) -> None:

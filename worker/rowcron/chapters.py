@@ -10,6 +10,7 @@ from pathlib import Path
 from rowcron import __version__
 
 LOCK_KEY = 0x726F7763726F6E  # "rowcron" in ASCII: one installer at a time in a database
+LOCK_TIMEOUT = "30s"  # for the tables of a schema that is in use, not for the advisory lock
 
 
 class InstallError(Exception):

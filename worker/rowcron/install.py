@@ -16,18 +16,19 @@ from psycopg import errors as pg
 from rowcron import __version__, single_role
 from rowcron.chapters import (
     LOCK_KEY,
+    LOCK_TIMEOUT,
     InstallError,
     chapters,
     remember_hash,
     schema_hash,
     script,
 )
+from rowcron.denied import explain
 from rowcron.encoding import CLIENT
 
 __all__ = ["InstallError", "Installed", "chapters", "install", "schema_hash", "script"]
 
 OLDEST_SERVER = 150000
-LOCK_TIMEOUT = "30s"  # for the tables of a schema that is in use, not for the advisory lock
 DEADLOCK_TRIES = 3
 _OWNERS = """
 select pg_catalog.pg_get_userbyid(n.nspowner), pg_catalog.pg_get_userbyid(p.proowner)
@@ -87,49 +88,10 @@ def _refuse_newer(stored: dict[str, str]) -> None:
         )
 
 
-def _explain(conn: psycopg.Connection, error: psycopg.Error, where: str) -> InstallError:
-    """Say what is missing when the server refused; `conn` is usable again (rolled back)."""
-    primary = error.diag.message_primary or str(error)
-    state = error.sqlstate or ""
-    if isinstance(error, pg.InsufficientPrivilege):
-        row = conn.execute(
-            "select pg_catalog.quote_ident(current_user),"
-            " pg_catalog.quote_ident(pg_catalog.current_database()),"
-            " pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create'),"
-            " rolcreaterole or rolsuper"
-            " from pg_catalog.pg_roles where rolname = current_user"
-        ).fetchone()
-        assert row is not None
-        role, database, may_create_schema, may_create_roles = row
-        if not may_create_roles:
-            hint = f"as a superuser: alter role {role} createrole;"
-            return InstallError(f"role {role} may not create roles", hint, state)
-        if not may_create_schema:
-            hint = f"as a superuser: grant create on database {database} to {role};"
-            return InstallError(f"role {role} may not create schemas here", hint, state)
-        hint = (
-            "another role has installed rowcron in this cluster; as that one or as a superuser:"
-            f" grant {', '.join(single_role.ROLES)} to {role} with admin option;"
-        )
-        return InstallError(f"{where}: {primary}", hint, state)
-    if isinstance(error, pg.ReadOnlySqlTransaction):
-        hint = "name the primary; or as its administrator: set default_transaction_read_only = off"
-        return InstallError(f"{where}: the database takes no writes: {primary}", hint, state)
-    if isinstance(error, pg.LockNotAvailable):
-        return InstallError(
-            f"{where}: other sessions use the schema for longer than {LOCK_TIMEOUT}",
-            "stop the workers, or wait for running jobs, then: rowcron install",
-            state,
-        )
-    hint = error.diag.message_hint or "nothing was changed; this is a defect of rowcron or of a"
-    if not error.diag.message_hint:
-        hint += " schema changed by hand: please report it with the message above"
-    return InstallError(f"{where}: {primary}", hint, state)
-
-
 def _apply(conn: psycopg.Connection, *, force: bool, wanted: bool) -> Installed:
     """One try, in one transaction. A chapter is one simple-query string: it has no parameters."""
     where = "rowcron install"
+    alone = None
     try:
         with conn.transaction():
             # whoever may create functions in a schema of the path could have ours call them
@@ -155,7 +117,7 @@ def _apply(conn: psycopg.Connection, *, force: bool, wanted: bool) -> Installed:
     except psycopg.Error as error:
         if conn.closed:
             raise
-        raise _explain(conn, error, where) from error
+        raise explain(conn, error, where, alone) from error
     return Installed(True, __version__, previous, alone)
 
 
@@ -187,5 +149,5 @@ def install(database_url: str, *, force: bool = False, single_role: bool = False
                 return _apply(conn, force=force, wanted=single_role)
             except pg.DeadlockDetected as error:
                 if not tries_left:
-                    raise _explain(conn, error, "rowcron install") from error
+                    raise explain(conn, error, "rowcron install") from error
         raise AssertionError("unreachable")
