@@ -184,7 +184,8 @@ begin
       errcode = 'RCOWN',
       message = format('"%s" may not change job "%s"', current_user, job.name),
       detail = format('It belongs to "%s".', job.owner),
-      hint = format('set role %s;', job.owner);
+      hint = format('set role %s; or as an administrator: grant rowcron_operator to %I;', job.owner,
+        current_user);
   end if;
   return job.id;
 end

@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli_reference import reference
-from harness import ROOT, WORKER, Database
+from harness import ROOT, WORKER, Database, TestServer
 from rowcron import __version__
 from rowcron.capture import describe
 from rowcron.cli import SECTIONS, cli
@@ -798,6 +798,28 @@ def test_each_login_is_told_what_it_lacks(database: Database) -> None:
     owners = rowcron("worker", "--database-url", database.url("alice"))
     assert owners.returncode == 1
     assert "as an administrator: grant rowcron_worker to alice;" in owners.stderr
+
+
+def test_a_viewer_is_told_which_role_takes_what(
+    run: Run, server: TestServer, database: Database
+) -> None:
+    run("job", "add", "j1", "@daily", "select 1")
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute("create role looks login; grant rowcron_viewer to looks")
+        try:
+            for command in (("hold", "x"), ("job", "pause", "alice.j1")):
+                told = run(*command, role="looks", code=1).stderr
+                assert "grant rowcron_operator to looks; for hold, release and others' jobs" in told
+                assert "grant rowcron_user to looks; for jobs of its own" in told
+            # whoever has jobs may ask for it
+            admin.execute("grant rowcron_user to looks")
+            for command in (("hold", "x"), ("job", "pause", "alice.j1")):
+                told = run(*command, role="looks", code=1).stderr
+                assert "as an administrator: grant rowcron_operator to looks;" in told.lower()
+            admin.execute("grant rowcron_operator to looks")
+            run("job", "pause", "alice.j1", role="looks")
+        finally:
+            admin.execute("drop role looks")
 
 
 def test_what_is_held_is_told_beside_what_would_run(run: Run, db: psycopg.Connection) -> None:

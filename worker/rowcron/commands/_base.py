@@ -153,7 +153,10 @@ def _not_permitted(error: psycopg.Error, conn: psycopg.Connection[Any]) -> Failu
             " and pg_catalog.pg_has_role(current_user, r.oid, 'usage')"
         ).fetchone()
     )
-    hint = f"as an administrator: grant rowcron_user to {conn.info.user};"
+    hint = (
+        f"as an administrator: grant rowcron_user to {conn.info.user}; for jobs of its own,"
+        f" or grant rowcron_operator to {conn.info.user}; for hold, release and others' jobs"
+    )
     if is_workers:
         hint = "this is a worker's login; name one that may have jobs: --database-url"
     return Failure(error.diag.message_primary or str(error), error.diag.message_detail, hint)
