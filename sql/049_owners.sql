@@ -28,14 +28,18 @@ declare
 begin
   select j.* into job from rowcron.job as j
   where j.name = asked.job and j.owner = asked.owner
-    and rowcron._may_become(asked.changed_by, j.owner)
+    and (rowcron._may_become(asked.changed_by, j.owner)
+      -- nobody can act as one that is gone
+      or pg_has_role(asked.changed_by, 'rowcron_owner', 'usage')
+        and not exists (select from pg_roles as r where r.oid = j.owner))
   for update;
   if job.id is null then
     raise exception using
       errcode = 'RCNOJ',
       message = format('there is no job "%s" to hand over', asked.job),
       detail = format('"%s" cannot act as the owner of such a job.', asked.changed_by),
-      hint = 'Whoever hands over is a member of both owners.';
+      hint = 'Whoever hands over is a member of both owners, or of rowcron_owner and the new one if '
+        'the old was dropped.';
   end if;
   -- what it lacks, with what an administrator does about it
   select w.lack, w.remedy into lack, remedy
@@ -93,8 +97,8 @@ begin
 end
 $$;
 comment on function rowcron._hand_over(rowcron.change) is
-  'Gives a job, its agenda and its waiting runs another owner, for somebody who may act as both. '
-    'Raises RCNOJ, RCOWN, RCNAM, RCLIM.';
+  'Gives a job, its agenda and its waiting runs another owner, for somebody who may act as both, or '
+    'administers the job of one that was dropped. Raises RCNOJ, RCOWN, RCNAM, RCLIM.';
 
 create or replace function rowcron.hand_over(
   job text, new_owner text, owner text default current_user
@@ -122,8 +126,9 @@ end
 $$;
 comment on function rowcron.hand_over(text, text, text) is
   'Gives a job another owner, whose rights it has from its next run on; its history stays with the '
-    'old one. For whoever may SET ROLE to both. Not while it runs. Raises RCNOJ, RCOWN, RCNAM, '
-      'RCLIM.';
+    'old one. For whoever may SET ROLE to both; if the old owner was dropped, a member of '
+    'rowcron_owner names it by the number that is left. Not while it runs. Raises RCNOJ, RCOWN, '
+    'RCNAM, RCLIM.';
 
 create or replace function rowcron._lacks_owner(job rowcron.job) returns text
 language sql stable

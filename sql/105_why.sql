@@ -131,7 +131,10 @@ begin
     format('select rowcron.resume(%L);', wanted.name)),
   ('owner', rowcron._lacks_owner(wanted) is not null,
     coalesce(rowcron._lacks_owner(wanted), 'its owner is there'),
-    'As the owner: select rowcron.enrol(); which resumes the job. If it was dropped: delete the job.'),
+    case when exists (select from pg_roles as r where r.oid = wanted.owner)
+      then 'As the owner: select rowcron.enrol(); which resumes the job.'
+      else format('Delete it, or as a member of rowcron_owner: '
+        'select rowcron.hand_over(%L, new_owner, %L);', wanted.name, wanted.owner) end),
   ('window',
     coalesce(wanted.starts_at > at or wanted.ends_at <= at or entry.runs_fired >= wanted.max_runs,
       false),

@@ -8,6 +8,7 @@ import pytest
 from psycopg import sql
 
 from attack.conftest import Attack, Connect
+from harness import INSTALLER
 from test_execute import Hands, add, only
 
 FORGED = {
@@ -197,6 +198,47 @@ def test_a_job_is_handed_over_by_a_member_of_both_alone(
     finally:
         db.execute("drop owned by team")
         db.execute("drop role team")
+
+
+def test_a_job_whose_owner_was_dropped_is_adopted_by_an_administrator_alone(
+    db: psycopg.Connection,
+    leaver: psycopg.Connection,
+    connect: Connect,
+    hands: Hands,
+    attack: Attack,
+) -> None:
+    add(leaver, "job", "select current_user::text as who")
+    hands.execute(hands.claim()[0])
+    installer = connect(INSTALLER)
+    db.execute("create role team; grant rowcron_user to team")
+    db.execute("create role op login; grant rowcron_operator, team to op")
+    operator = connect("op")
+    try:
+        db.execute(sql.SQL("grant team to {}").format(sql.Identifier(INSTALLER)))
+        attack.refused(installer, "select rowcron.hand_over('job', 'team', 'leaver')", "RCNOJ")
+        db.execute("drop owned by leaver")
+        leaver.close()
+        db.execute("drop role leaver")
+        sweep(db)
+        left = only(db, "select owner::text from rowcron.job")
+        gate = "select hint from rowcron.why_not_running('job', %s) where gate = 'owner'"
+        told = f"select rowcron.hand_over('job', new_owner, '{left}');"
+        assert told in only(installer, gate, left)
+        with pytest.raises(psycopg.Error) as refused:
+            operator.execute("select rowcron.hand_over('job', 'team', %s)", (left,))
+        assert refused.value.sqlstate == "RCNOJ"
+        assert "of rowcron_owner and the new one" in str(refused.value.diag.message_hint)
+        with pytest.raises(psycopg.Error) as refused:
+            installer.execute("select rowcron.hand_over('job', 'alice', %s)", (left,))
+        assert refused.value.diag.message_detail == f'"{INSTALLER}" cannot SET ROLE to it.'
+        installer.execute("select rowcron.hand_over('job', 'team', %s)", (left,))
+        operator.execute("select rowcron.resume('job', 'team')")
+        operator.execute("select rowcron.run_now('job', owner => 'team')")
+        assert hands.execute(hands.claim()[0])["result"] == {"who": "team"}
+    finally:
+        operator.close()
+        db.execute("drop owned by team, op")
+        db.execute("drop role team, op")
 
 
 @pytest.mark.parametrize("heir", ["My-Role", 'odd "name"'])
