@@ -6,6 +6,7 @@
 -- The web process logs in as a member of rowcron_web, which may do one thing, ask whose token a hash
 -- belongs to. To act for that role it must be a member of it (grant alice to web_login;), so a
 -- role decides over its tokens and an administrator decides over whom the web process may act for.
+-- A token stands for the role's logging in: NOLOGIN and VALID UNTIL shut it out at once.
 -- Row security lets a role see and revoke its own tokens; a revoked one stays revoked.
 --
 -- pulse() is what all open pages together ask once a second: whether anything has changed.
@@ -86,6 +87,18 @@ begin
       hint = 'Leave it out for 90 days.',
       column = 'expires_after';
   end if;
+  if not exists (
+    select from pg_roles as r
+    where r.rolname = current_user and r.rolcanlogin
+      and (r.rolvaliduntil is null or r.rolvaliduntil > at)
+  ) then
+    raise exception using
+      errcode = 'RCOWN',
+      message = format('"%s" may not log in, and so has no tokens', current_user),
+      detail = 'A token counts for as long as its role has LOGIN and its VALID UNTIL is ahead.',
+      hint = format('As an administrator: alter role %I login valid until ''infinity''; without a '
+        'password nobody logs in where one is asked for.', current_user);
+  end if;
   insert into rowcron.token (label, seal, expires_at)
   values (label, sha256(convert_to(token, 'UTF8')), at + expires_after);
   return token;
@@ -93,7 +106,7 @@ end
 $$;
 comment on function rowcron.create_token(text, interval) is
   'A bearer token of the HTTP API that acts as the role that calls this; shown now and never again. '
-    'Raises RCNAM, RCLIM.';
+    'It counts for as long as that role may log in. Raises RCNAM, RCLIM, RCOWN.';
 
 create or replace function rowcron.revoke_token(token bigint) returns bigint
 language plpgsql
@@ -133,7 +146,8 @@ begin
   into found_id, stale, answer
   from rowcron.token as t
   join pg_roles as r on r.oid = t.role
-  where t.seal = token_role.seal and t.revoked_at is null and t.expires_at > at;
+  where t.seal = token_role.seal and t.revoked_at is null and t.expires_at > at
+    and r.rolcanlogin and (r.rolvaliduntil is null or r.rolvaliduntil > at);
   -- one write a minute, and never a wait for it
   if stale then
     update rowcron.token as t set used_at = at
@@ -146,7 +160,8 @@ end
 $$;
 comment on function rowcron.token_role(bytea) is
   'The name of the role as which the token with this SHA-256 acts; null when there is none, it is '
-    'revoked or has expired. For the web process.';
+    'revoked or has expired, or the role may not log in. For the web process, which commits before '
+    'it acts, so that used_at stays whatever becomes of the request.';
 
 create or replace function rowcron.pulse() returns table (jobs text, work text)
 language sql stable security definer

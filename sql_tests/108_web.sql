@@ -1,12 +1,12 @@
 -- Tokens of the HTTP API.
 
 begin;
-select plan(31);
+select plan(36);
 set local client_min_messages to error;
 
-create role tap_ann;
+create role tap_ann login;
 create role tap_bob;
-create role tap_viewer;
+create role tap_viewer login;
 create role tap_web;
 grant rowcron_user to tap_ann, tap_bob;
 grant rowcron_viewer to tap_viewer;
@@ -43,7 +43,22 @@ set local role tap_ann;
 select cmp_ok((select t.used_at from rowcron.token as t where t.label = 'deploy script'), '>', now() - interval '1 minute', 'its use is noted');
 select is((select count(*) from rowcron.token where used_at is null), 1::bigint, 'only its');
 
+-- a token stands for its role's logging in
+reset role;
+create function public.tap_role_after(change text) returns text language plpgsql as $$
+begin
+  execute 'alter role tap_ann ' || change;
+  return rowcron.token_role(public.tap_seal());
+end
+$$;
+select is(public.tap_role_after(change), role, what)
+from (values
+  ('nologin', null, 'a role without LOGIN is out with its tokens'), ('login', 'tap_ann', 'until it has it again'),
+  ('valid until ''2020-01-01''', null, 'so is one whose time is over'), ('valid until ''infinity''', 'tap_ann', 'not one whose time is ahead')
+) as c (change, role, what);
+
 set local role tap_bob;
+select throws_ok($$select rowcron.create_token('x')$$, 'RCOWN', '"tap_bob" may not log in, and so has no tokens', 'who may not log in makes none');
 select is((select count(*) from rowcron.token), 0::bigint, 'others see nothing of it');
 reset role;
 create table public.tap_id as select id from rowcron.token where label = 'deploy script';

@@ -271,6 +271,39 @@ def test_a_revoked_and_an_expired_token_are_refused_at_once(
             assert answers() == [401, 401]
 
 
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [("nologin", "login"), ("valid until '2020-01-01'", "valid until 'infinity'")],
+)
+def test_a_role_that_may_not_log_in_is_out_with_its_tokens_at_once(
+    bearer: Bearer, root: psycopg.Connection, change: str, back: str
+) -> None:
+    program = bearer("vic")
+    assert me(program) == "vic"
+    root.execute(f"alter role vic {change}".encode())
+    try:
+        answer = program.get("/api/me")
+        assert answer.status_code == 401
+        assert "may no longer log in" in answer.json()["detail"]
+    finally:
+        root.execute(f"alter role vic {back}".encode())
+    assert me(program) == "vic"
+
+
+@pytest.mark.parametrize(
+    ("role", "verb", "path", "status"),
+    [("ada", "GET", "/api/jobs/999999", 404), ("vic", "POST", "/api/release", 403),
+     ("bea", "GET", "/api/me", 403)],
+)  # fmt: skip
+def test_a_token_that_is_used_for_what_is_refused_was_used_all_the_same(
+    bearer: Bearer, root: psycopg.Connection, role: str, verb: str, path: str, status: int
+) -> None:
+    program = bearer(role)
+    assert program.request(verb, path).status_code == status
+    token = root.execute("select t.used_at is not null from rowcron.token as t order by t.id desc")
+    assert token.fetchone() == (True,)
+
+
 def test_one_request_after_another_leaves_no_role_behind(bearer: Bearer, site: Site) -> None:
     """The pool's connections are shared by all tokens: none may still be somebody."""
     ada, vic = bearer("ada"), bearer("vic")

@@ -132,10 +132,14 @@ class Bearer:
     @asynccontextmanager
     async def ask(self) -> AsyncIterator[Asker]:
         """Begin a transaction as the token's role."""
-        async with self.pool.connection() as connection, connection.transaction():
-            asker = Asker(connection)
-            await _become(asker, await self._role(asker))
-            yield asker
+        async with self.pool.connection() as connection:
+            # a transaction of its own: that the token was used is noted, whatever comes of it
+            async with connection.transaction():
+                role = await self._role(Asker(connection))
+            async with connection.transaction():
+                asker = Asker(connection)
+                await _become(asker, role)
+                yield asker
 
     glance = ask
 
@@ -160,7 +164,8 @@ class Bearer:
             raise Refusal(
                 401,
                 "the token is not valid",
-                detail="There is none such, it was revoked, or it has expired.",
+                detail="There is none such, it was revoked or has expired, or its role may no "
+                "longer log in.",
                 hint="As your role, in psql: select rowcron.create_token('what it is for');",
                 headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
             )
