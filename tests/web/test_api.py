@@ -290,7 +290,7 @@ def test_the_tools_answer_as_the_functions_do(api: httpx.Client, ada: psycopg.Co
 
 
 def test_more_at_a_time_than_the_limit_is_answered_429(shared: Database, bearer: Bearer) -> None:
-    narrow = Site(WebSettings(conninfo=shared.url(WEB), connections=1, requests=2))
+    narrow = Site(WebSettings(conninfo=shared.url(WEB), connections=2, requests=2))
     try:
         program = bearer("ada", narrow)
         with psql_as(shared, "ada") as conn:

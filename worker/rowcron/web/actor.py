@@ -19,7 +19,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from rowcron.web.connections import Connection, lets_in
-from rowcron.web.pool import NotLetIn, Pool
+from rowcron.web.pool import NotLetIn, Pool, SharedPool
 from rowcron.web.problems import Refusal
 
 Query = LiteralString | sql.Composed
@@ -127,19 +127,18 @@ class Bearer:
     """Whoever holds a token; its role is asked for with each transaction."""
 
     token: str
-    pool: Pool
+    pool: SharedPool
 
     @asynccontextmanager
     async def ask(self) -> AsyncIterator[Asker]:
         """Begin a transaction as the token's role."""
-        async with self.pool.connection() as connection:
-            # a transaction of its own: that the token was used is noted, whatever comes of it
-            async with connection.transaction():
-                role = await self._role(Asker(connection))
-            async with connection.transaction():
-                asker = Asker(connection)
-                await _become(asker, role)
-                yield asker
+        # a transaction of its own: that the token was used is noted, whatever comes of it
+        async with self.pool.connection() as connection, connection.transaction():
+            role = await self._role(Asker(connection))
+        async with self.pool.connection_for(role) as connection, connection.transaction():
+            asker = Asker(connection)
+            await _become(asker, role)
+            yield asker
 
     glance = ask
 

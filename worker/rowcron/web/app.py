@@ -111,10 +111,7 @@ def create_app(settings: WebSettings) -> FastAPI:
 async def _tidy(state: State) -> None:
     while True:
         await asyncio.sleep(10)
-        await state.door.tidy()
-        await state.pool.tidy()
-        if state.own is not None:
-            await state.own.pool.tidy()
+        await state.tidy()
 
 
 def _add_files(app: FastAPI) -> None:

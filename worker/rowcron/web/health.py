@@ -53,7 +53,7 @@ async def health() -> Any:
 )
 async def ready(request: Request) -> Any:
     """Answer 200 if the database can be asked, else 503."""
-    async with state_of(request).pool.connection() as connection:
+    async with state_of(request).probe.connection() as connection:
         await Asker(connection).rows("select 1")
     return {"status": "ok", "version": __version__}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,7 @@ from rowcron.web.problems import Refusal
 
 IDLE = 20.0
 OLD = 600.0
+ROLES = 10  # of which a shared pool takes as many requests as each may have
 WAIT = 5.0  # seconds for which one waits for another's connection where no further one is let in
 
 
@@ -37,14 +39,38 @@ class NotLetIn(Refusal):
         )
 
 
+class Room:
+    """At most `limit` requests at a time; at most `waiting` in all, the rest is refused (429)."""
+
+    def __init__(self, limit: int, waiting: int) -> None:
+        self._free = asyncio.Semaphore(limit)
+        self._waiting = waiting
+        self._asking = 0
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """Wait for a place. Raises `Refusal` 429."""
+        if self._asking >= self._waiting:
+            raise Refusal(
+                429,
+                "too many requests at a time",
+                hint="Wait for the answers before asking more.",
+                headers={"Retry-After": "1"},
+            )
+        self._asking += 1
+        try:
+            async with self._free:
+                yield
+        finally:
+            self._asking -= 1
+
+
 class Pool:
-    """At most `limit` connections; at most `waiting` requests in all, the rest is refused (429)."""
+    """At most `limit` connections, for at most `waiting` requests in all."""
 
     def __init__(self, info: str, limit: int, waiting: int) -> None:
         self._info = info
-        self._room = asyncio.Semaphore(limit)
-        self._waiting = waiting
-        self._asking = 0
+        self._room = Room(limit, waiting)
         self._idle: list[tuple[Connection, float, float]] = []  # connection, opened, last used
         self._lent = 0
         self._returned = asyncio.Event()
@@ -69,27 +95,16 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection that is in no transaction."""
-        if self._asking >= self._waiting:
-            raise Refusal(
-                429,
-                "too many requests of this role at a time",
-                hint="Wait for the answers before asking more.",
-                headers={"Retry-After": "1"},
-            )
-        self._asking += 1
-        try:
-            async with self._room:
-                connection, opened = await self._take()
-                self.statements += 1
-                self._lent += 1
-                try:
-                    yield connection
-                finally:
-                    self._lent -= 1
-                    await self._give_back(connection, opened)
-                    self._returned.set()
-        finally:
-            self._asking -= 1
+        async with self._room.enter():
+            connection, opened = await self._take()
+            self.statements += 1
+            self._lent += 1
+            try:
+                yield connection
+            finally:
+                self._lent -= 1
+                await self._give_back(connection, opened)
+                self._returned.set()
 
     async def _take(self) -> tuple[Connection, float]:
         await self.tidy()
@@ -139,3 +154,18 @@ class Pool:
         idle, self._idle = self._idle, []
         for connection, _, _ in idle:
             await connection.close()
+
+
+class SharedPool(Pool):
+    """A pool of many roles: each leaves a connection to the others, and waits for itself alone."""
+
+    def __init__(self, info: str, limit: int, waiting: int) -> None:
+        # what stands in no role's room only asks whose token it holds
+        super().__init__(info, limit, waiting * ROLES)
+        self._rooms = defaultdict[str, Room](lambda: Room(max(1, limit - 1), waiting))
+
+    @asynccontextmanager
+    async def connection_for(self, role: str) -> AsyncIterator[Connection]:
+        """Lend a connection for what a role has it do, which may wait for locks."""
+        async with self._rooms[role].enter(), self.connection() as connection:
+            yield connection

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from rowcron.web.actor import Login
-from rowcron.web.pool import Pool
+from rowcron.web.pool import Pool, SharedPool
 from rowcron.web.sessions import Codes, Sessions
 from rowcron.web.settings import WebSettings
 from rowcron.web.signing import Door
@@ -30,11 +30,13 @@ class State:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        # the process's own login: tokens, and whether the database is there
-        self.pool = Pool(settings.conninfo, settings.connections, settings.requests)
+        limits = (settings.connections, settings.requests)
+        # the process's own login: tokens; and apart from them, whether the database is there
+        self.pool = SharedPool(settings.conninfo, *limits)
+        self.probe = Pool(settings.conninfo, 1, settings.requests)
         self.door = Door(settings, self.sessions)
         # whoever opens the one-time URL acts as this login
-        self.own = Login("", self.pool) if settings.as_login else None
+        self.own = Login("", Pool(settings.conninfo, *limits)) if settings.as_login else None
         self.address = f"http://{settings.host}:{settings.port}"
 
     def announce(self) -> None:
@@ -45,7 +47,19 @@ class State:
     async def close(self) -> None:
         """Close all connections."""
         await self.door.close()
-        await self.pool.close()
+        for pool in self.pools:
+            await pool.close()
+
+    async def tidy(self) -> None:
+        """Close connections that nobody needs; forget who has signed out."""
+        await self.door.tidy()
+        for pool in self.pools:
+            await pool.tidy()
+
+    @property
+    def pools(self) -> list[Pool]:
+        """Those of the process's own login."""
+        return [self.pool, self.probe, *([self.own.pool] if self.own else [])]
 
 
 def state_of(request: Request) -> State:
