@@ -238,6 +238,41 @@ def test_the_same_idempotency_key_names_the_same_run(api: httpx.Client) -> None:
     assert (run["state"], run["due_at"]) == ("waiting", "2090-01-01T00:00:00+00:00")
 
 
+def test_a_key_over_http_is_the_same_key_in_psql(
+    api: httpx.Client, ada: psycopg.Connection
+) -> None:
+    path = create(api, "invoices").headers["location"]
+    row = ada.execute("select rowcron.enqueue('invoices', key => 'Rechnung-ß')").fetchone()
+    assert row is not None
+    for verb in ("run", "runs"):
+        key = {"Idempotency-Key": "Rechnung-ß".encode()}
+        again = api.post(f"{path}/{verb}", headers=key)
+        assert (again.status_code, again.json()) == (200, {"run_id": row[0]})
+        assert api.get(again.headers["location"]).json()["key"] == "Rechnung-ß"
+        key = {"Idempotency-Key": "Rechnung-ß".encode("latin-1")}
+        refused = api.post(f"{path}/{verb}", headers=key)
+        assert (refused.status_code, refused.json()["field"]) == (422, "idempotency-key")
+        assert "UTF-8" in refused.json()["hint"]
+
+
+def test_run_takes_a_key_and_retry_refuses_it(api: httpx.Client) -> None:
+    path, key = create(api, "run by key").headers["location"], {"Idempotency-Key": "k"}
+    api.post(f"{path}/pause")
+    first = api.post(f"{path}/run", headers=key, json={"args": {"n": 1}})
+    assert first.status_code == 201, first.text
+    run = api.get(first.headers["location"]).json()
+    assert (run["key"], run["args"], run["state"]) == ("k", {"n": 1}, "ready")
+    again = api.post(f"{path}/run", headers=key)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert api.post(f"{path}/runs", headers=key).json() == first.json()
+    assert api.post(f"{path}/run").json() != first.json()
+    api.post(f"/api/runs/{run['run_id']}/cancel")
+    retry = f"/api/runs/{run['run_id']}/retry"
+    refused = api.post(retry, headers=key)
+    assert (refused.status_code, refused.json()["field"]) == (422, "idempotency-key")
+    assert api.post(retry).status_code == 201
+
+
 def test_an_operator_pauses_another_s_job_and_changes_nothing_else(
     api: httpx.Client, bearer: Bearer
 ) -> None:

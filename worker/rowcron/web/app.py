@@ -26,6 +26,7 @@ from rowcron.web import (
     pages,
     problems,
     render,
+    run_write,
     runs,
     sign_pages,
     timeline,
@@ -46,7 +47,7 @@ words, as a problem document (RFC 9457).
 
 A program sends `Authorization: Bearer TOKEN`; a role makes its token in psql:
 `select rowcron.create_token('what it is for');`. A change of a job names the ETag that it was read
-with in `If-Match`; a run is put in line once for each `Idempotency-Key`.
+with in `If-Match`; a run of a job is put in line once for each `Idempotency-Key`.
 """
 _DISTRIBUTION = distribution("flask-swagger-ui")
 SWAGGER = Path(str(_DISTRIBUTION.locate_file("flask_swagger_ui/dist")))  # found, not imported
@@ -88,8 +89,8 @@ def create_app(settings: WebSettings) -> FastAPI:
     caught.install(app, pages.problem_page)
     app.add_exception_handler(pages.SignInFirst, pages.first_sign_in)
     routers = (
-        jobs.router, job_write.router, runs.router, tools.router, tools.whole, health.router,
-        sign_pages.router, deeds.router, pages.router, timeline.router,
+        jobs.router, job_write.router, run_write.router, runs.router, tools.router, tools.whole,
+        health.router, sign_pages.router, deeds.router, pages.router, timeline.router,
     )  # fmt: skip
     for router in routers:
         app.include_router(router)

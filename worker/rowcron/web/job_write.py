@@ -1,10 +1,10 @@
-"""/api/jobs: creating, replacing, changing, deleting; and runs on demand."""
+"""/api/jobs: creating, replacing, changing, deleting."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 from psycopg import sql
@@ -12,25 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rowcron.web.actor import Asker
-from rowcron.web.answers import RunId
 from rowcron.web.answers_jobs import Job
 from rowcron.web.auth import Who
-from rowcron.web.bodies import Enqueue, JobColumns, JobIn, JobPatch, RunRequest
-from rowcron.web.jobs import JobId, definition, named
+from rowcron.web.bodies import JobColumns, JobIn, JobPatch
+from rowcron.web.jobs import JobId, definition
 from rowcron.web.problems import Refusal, documented
-from rowcron.web.raw import Raw
+from rowcron.web.raw import text_of
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 COLUMNS = ("name", "command", *JobColumns.model_fields)
 IfMatch = Annotated[
     str | None, Header(description="The ETag of the job as you read it, or `*`. Without it: 428.")
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        description="The same key of the same job within key_ttl names the same run.",
-        examples=["invoice-4711"],
-    ),
 ]
 _GIVEN = "jsonb_populate_record(null::rowcron.job, %(body)s::jsonb)"
 
@@ -126,7 +118,7 @@ async def create_job(
     async with who.ask() as asker, contextlib.AsyncExitStack() as stack:
         if dry_run:  # a transaction within, that is always undone
             await stack.enter_async_context(asker.connection.transaction(force_rollback=True))
-        job = await insert(asker, columns_of(body), await _text(request))
+        job = await insert(asker, columns_of(body), await text_of(request))
         answer = await definition(asker, job)
     if dry_run:
         del answer.headers["ETag"]
@@ -143,7 +135,7 @@ async def replace_job(
     """Replace a job; what the body leaves out gets its default."""
     known_version(if_match)
     async with who.ask() as asker:
-        text = await _text(request)
+        text = await text_of(request)
         await change(asker, job, columns_of(body), text, if_match, whole=True)
         return await definition(asker, job)
 
@@ -156,7 +148,7 @@ async def change_job(
     known_version(if_match)
     not_empty(names := columns_of(body))
     async with who.ask() as asker:
-        await change(asker, job, names, await _text(request), if_match)
+        await change(asker, job, names, await text_of(request), if_match)
         return await definition(asker, job)
 
 
@@ -175,59 +167,3 @@ async def delete_job(who: Who, job: JobId, if_match: IfMatch = None) -> Response
         if not gone:
             await not_matched(asker, job, if_match)
     return Response(status_code=204)
-
-
-@router.post("/{job}/run", status_code=201, response_model=RunId, responses=documented(404, 413))
-async def run_job(who: Who, job: JobId, request: Request, body: RunRequest | None = None) -> Any:
-    """Run a job now, also a paused one (`rowcron.run_now`)."""
-    async with who.ask() as asker:
-        name, owner = await named(asker, job)
-        run = await asker.value(
-            "select rowcron.run_now(%s, nullif(%s::jsonb -> 'args', 'null'), %s)",
-            (name, await _text(request), owner),
-        )
-    return Raw(f'{{"run_id": {run}}}', 201, {"Location": f"/api/runs/{run}"})
-
-
-@router.post(
-    "/{job}/runs",
-    status_code=201,
-    response_model=RunId,
-    responses=documented(404, 413)
-    | {200: {"model": RunId, "description": "The key names this run already."}},
-)
-async def enqueue_run(
-    who: Who,
-    job: JobId,
-    request: Request,
-    body: Enqueue | None = None,
-    idempotency_key: IdempotencyKey = None,
-) -> Any:
-    """Put a run in line, now or for later (`rowcron.enqueue`)."""
-    async with who.ask() as asker:
-        name, owner = await named(asker, job)
-        found = await asker.one(
-            "with given as materialized (select %(body)s::jsonb as b)"
-            " select rowcron.enqueue(%(name)s,"
-            " nullif(g.b -> 'args', 'null'), (g.b ->> 'due_at')::timestamptz, %(key)s,"
-            " coalesce((g.b ->> 'key_ttl')::interval, '1 day'), (g.b ->> 'priority')::integer,"
-            " %(owner)s) as run from given as g",
-            {"name": name, "owner": owner, "key": idempotency_key, "body": await _text(request)},
-        )
-        assert found is not None
-        fresh = await asker.value(
-            # a run of this very transaction, or one that the key had named before
-            "select r.xmin::text::bigint = pg_current_xact_id()::text::bigint & 4294967295"
-            " from rowcron.run as r where r.id = %s",
-            (found["run"],),
-        )
-    status, where = (201 if fresh else 200), f"/api/runs/{found['run']}"
-    return Raw(f'{{"run_id": {found["run"]}}}', status, {"Location": where})
-
-
-async def _text(request: Request) -> str:
-    """Return the body's own text. Raises `Refusal` 400."""
-    try:
-        return (await request.body()).decode() or "{}"
-    except UnicodeDecodeError as error:
-        raise Refusal(400, "the body is not UTF-8") from error

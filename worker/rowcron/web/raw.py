@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, LiteralString
 
+from fastapi import Request
 from fastapi.responses import Response
 from psycopg import sql
 
@@ -85,3 +86,11 @@ def decode_cursor(cursor: str | None, kinds: Sequence[type]) -> list[Any] | None
             field="cursor",
         ) from error
     return keys
+
+
+async def text_of(request: Request) -> str:
+    """Return the body's own text. Raises `Refusal` 400."""
+    try:
+        return (await request.body()).decode() or "{}"
+    except UnicodeDecodeError as error:
+        raise Refusal(400, "the body is not UTF-8") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from psycopg import sql
 from starlette.responses import PlainTextResponse, Response
 
@@ -23,6 +23,7 @@ from rowcron.web.raw import (
     json_rows,
     page,
 )
+from rowcron.web.run_write import no_key
 
 router = APIRouter(prefix="/api", tags=["runs"])
 RunNumber = Annotated[int, Path(ge=1, le=2**63 - 1, description="The run's number.")]
@@ -168,12 +169,16 @@ async def cancel_run(who: Who, run: RunNumber) -> Any:
 
 
 @router.post(
-    "/runs/{run}/retry", status_code=201, response_model=RunId, responses=documented(404, 409)
+    "/runs/{run}/retry",
+    status_code=201,
+    response_model=RunId,
+    responses=documented(404, 409),
+    dependencies=[Depends(no_key)],
 )
 async def retry_run(who: Who, run: RunNumber) -> Any:
     """Run an ended run's job again with the same args, as a new run that names the old.
 
-    It is for the same occurrence. Asked again, it makes another.
+    It is for the same occurrence. Asked again, it makes another, so an Idempotency-Key is refused.
     """
     async with who.ask() as asker:
         new = await asker.value("select rowcron.retry(%s)", (run,))
