@@ -273,6 +273,30 @@ def test_run_takes_a_key_and_retry_refuses_it(api: httpx.Client) -> None:
     assert api.post(retry).status_code == 201
 
 
+def test_null_in_a_whole_job_is_as_if_it_were_left_out(api: httpx.Client) -> None:
+    """Generated clients write null for what is not set."""
+    columns = api.get("/api/openapi.json").json()["components"]["schemas"]["JobIn"]["properties"]
+    unset = dict.fromkeys(columns.keys() - {"name", "command"})
+    for column in unset:
+        assert {"type": "null"} in columns[column]["anyOf"], column
+    varying = {"id", "name", "english", "created_at", "updated_at"}
+
+    def said(answer: httpx.Response) -> dict[str, Any]:
+        return {key: value for key, value in answer.json().items() if key not in varying}
+
+    plain = said(create(api, "nothing set"))
+    made = create(api, "all null", **unset)
+    assert said(made) == plain
+    path = made.headers["location"]
+    api.patch(path, json={"priority": 7, "queue": "other"}, headers={"If-Match": "*"})
+    body = {"name": "all null", "command": "select 1", **unset}
+    put = api.put(path, json=body, headers={"If-Match": "*"})
+    assert put.status_code == 200, put.text
+    assert said(put) == plain
+    refused = api.patch(path, json={"queue": None}, headers={"If-Match": "*"})
+    assert (refused.status_code, refused.json()["field"]) == (422, "queue")
+
+
 def test_an_operator_pauses_another_s_job_and_changes_nothing_else(
     api: httpx.Client, bearer: Bearer
 ) -> None:

@@ -35,7 +35,7 @@ class Body(BaseModel):
 
 
 class JobColumns(Body):
-    """The columns of `rowcron.job` that its owner writes; what is left out has its default."""
+    """The columns of `rowcron.job` that its owner writes."""
 
     kind: str | None = Field(None, description="sql (default), http, python, shell.")
     args: Args = Field(None, description="Handed to the command.")
@@ -71,7 +71,7 @@ class JobColumns(Body):
 
 
 class JobIn(JobColumns):
-    """A whole job."""
+    """A whole job; what is left out, or null, has its default."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [NIGHTLY, HOOK, ON_DEMAND]})
 
@@ -80,7 +80,7 @@ class JobIn(JobColumns):
 
 
 class JobPatch(JobColumns):
-    """The columns to change (JSON merge patch); null empties a column that may be empty."""
+    """The columns to change (JSON merge patch); null empties a column, if it may be empty."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -28,8 +28,14 @@ _GIVEN = "jsonb_populate_record(null::rowcron.job, %(body)s::jsonb)"
 
 
 def columns_of(body: JobColumns) -> list[str]:
-    """Return the columns that a body names."""
-    return [name for name in COLUMNS if name in body.model_fields_set]
+    """Return the columns that a body names; in a whole job null is as if it were left out.
+
+    Many clients write null for whatever is not set.
+    """
+    named = [name for name in COLUMNS if name in body.model_fields_set]
+    if isinstance(body, JobIn):
+        named = [name for name in named if getattr(body, name) is not None]
+    return named
 
 
 async def insert(asker: Asker, names: list[str], text: str) -> int:
