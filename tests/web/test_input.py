@@ -111,3 +111,35 @@ def test_a_long_body_in_chunks_is_too_long(api: httpx.Client, site: Site, job: s
     with site.client() as client:
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         assert client.post("/sign-in", content=chunks(), headers=form).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "methods"),
+    [
+        ("POST", "/api/jobs/1", "HEAD GET PUT PATCH DELETE"),
+        ("OPTIONS", "/api/jobs/1", "HEAD GET PUT PATCH DELETE"),
+        ("DELETE", "/api/jobs", "HEAD GET POST"), ("HEAD", "/api/hold", "POST"),
+        ("GET", "/api/jobs/1/run", "POST"), ("PUT", "/api/health", "HEAD GET"),
+        ("POST", "/live", "GET"), ("HEAD", "/live", "GET"), ("PUT", "/sign-in", "HEAD GET POST"),
+    ],
+)  # fmt: skip
+def test_a_method_that_is_not_there_is_answered_with_all_that_are(
+    api: httpx.Client, method: str, path: str, methods: str
+) -> None:
+    answer = api.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"].split(", ") == methods.split()
+    if method != "HEAD":
+        assert answer.json()["hint"] == f"It takes {answer.headers['allow']}."
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/health", "/api/ready", "/api/jobs", "/api/jobs/999999", "/sign-in", "/jobs",
+             "/api/docs", "/api/openapi.json", "/static/app.js", "/nothing"]
+)  # fmt: skip
+def test_head_is_get_without_its_body(api: httpx.Client, path: str) -> None:
+    whole, head = api.get(path), api.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    for name in ("content-type", "content-length", "content-encoding", "etag"):
+        assert head.headers.get(name) == whole.headers.get(name), name
+    assert api.get("/api/health").json()["status"] == "ok", "the connection is none the worse"

@@ -10,9 +10,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from rowcron.errors import RowcronError
+from rowcron.web.middleware import has_head
 from rowcron.web.problems import TOO_LONG, Problem, Refusal, answer, headers_of, problem_of
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def invalid(error: RequestValidationError) -> Problem:
@@ -34,6 +38,19 @@ def invalid(error: RequestValidationError) -> Problem:
         field=where[0] if where else None,
         hint="See /api/docs.",
     )
+
+
+def allowed(request: Request) -> list[str]:
+    """Return the methods that the request's path takes, whichever routes they belong to."""
+    found = [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+    return ["HEAD", *found] if "GET" in found and has_head(request.url.path) else found
 
 
 def install(app: FastAPI, show: Callable[[Request, Problem], Response]) -> None:
@@ -62,9 +79,13 @@ def install(app: FastAPI, show: Callable[[Request, Problem], Response]) -> None:
     async def plain(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         problem = Problem(type="about:blank", title=error.detail, status=error.status_code)
+        headers = dict(error.headers or {})
         if error.status_code == 413:
             problem = TOO_LONG
-        return told(request, problem, dict(error.headers or {}))
+        elif error.status_code == 405:  # Starlette tells of the first route with this path alone
+            headers["Allow"] = ", ".join(allowed(request))
+            problem.hint = f"It takes {headers['Allow']}."
+        return told(request, problem, headers)
 
     async def broken(request: Request, error: Exception) -> Response:
         return told(request, Problem(type="about:blank", title="this is a defect", status=500))

@@ -27,6 +27,11 @@ HEADERS = {
 }
 
 
+def has_head(path: str) -> bool:
+    """Return whether HEAD is taken where GET is; a stream would never end."""
+    return not path.startswith("/live")
+
+
 class Guard:
     """Checks the Host and the length of the body; adds the security headers."""
 
@@ -41,6 +46,8 @@ class Guard:
             return
         if self.settings.behind_proxy:
             scope = seen_by_proxy(scope)
+        if scope["method"] == "HEAD" and has_head(scope["path"]):
+            scope = {**scope, "method": "GET"}  # uvicorn, which knows better, sends no body
         headers = Headers(scope=scope)
         if not self._trusted(headers.get("host", "")):
             refused = PlainTextResponse("this name is not trusted; see --trusted-host\n", 421)
