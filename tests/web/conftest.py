@@ -10,8 +10,11 @@ import pytest
 
 from harness import Database, TestServer, wait_until
 from rowcron.web.settings import WebSettings
+from web.browser import browser, watched
 from web.site import PEOPLE, WEB, Bearer, Site, password, psql_as
 from workers import WorkerProcess
+
+__all__ = ["browser", "watched"]
 
 
 @pytest.fixture(scope="session")

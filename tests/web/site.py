@@ -34,8 +34,8 @@ def password(role: str) -> str:
 class Site:
     """A web process in a thread, with its own event loop and a real socket."""
 
-    def __init__(self, settings: WebSettings) -> None:
-        bound = listen(replace(settings, port=0))
+    def __init__(self, settings: WebSettings, port: int = 0) -> None:
+        bound = listen(replace(settings, port=port))
         self.settings = replace(settings, port=bound.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.app = create_app(self.settings)

@@ -90,7 +90,10 @@ class Live:
             seen = shown.seen_by(mark or "")
         else:
             shown = board.topics.setdefault(topic, Topic(mark=mark))
-            seen = shown.version if mark is not None and mark == shown.mark else 0
+            seen = shown.version
+            if mark is None or mark != shown.mark:
+                # it is to be told all, of which nothing was asked for while all showed it already
+                seen, shown.mark = 0, None
         shown.viewers += 1
         board.fresh = True
         self._look_on()

@@ -58,14 +58,18 @@
   const trouble = document.getElementById("trouble");
   const live = document.body.dataset.live;
   if (live && window.EventSource) {
-    const reload = document.body.dataset.reload;
-    const source = new EventSource(live);
-    const known = new Set(["trouble"]);
+    const SOONEST = 2000, LATEST = 60000; // ms until it is tried again
+    const address = new URL(live, location);
+    const deeds = new Map(); // what each event does, whichever stream brings it
+    let source = null, timer, wait = SOONEST;
+    const on = (name, deed) => {
+      if (deeds.has(name)) return;
+      deeds.set(name, deed);
+      if (source) source.addEventListener(name, deed);
+    };
     const listen = (root) => { // to the sections there are, and to those that come within one
       for (const { dataset: { section: name } } of root.querySelectorAll("[data-section]")) {
-        if (known.has(name)) continue;
-        known.add(name);
-        source.addEventListener(name, (event) => {
+        on(name, (event) => {
           const section = document.querySelector(`[data-section="${name}"]`);
           if (!section) return;
           replace(section, event.data);
@@ -74,14 +78,53 @@
         });
       }
     };
+    const close = () => {
+      clearTimeout(timer);
+      if (source) source.close();
+      source = null;
+      document.body.removeAttribute("data-connected");
+    };
+    // a browser opens six connections to a host for all of its pages: only one in view holds one
+    const open = () => {
+      clearTimeout(timer);
+      if (source || document.hidden) return;
+      const mine = source = new EventSource(address);
+      address.searchParams.delete("mark"); // the next one tells all: the page has changed since
+      for (const [name, deed] of deeds) mine.addEventListener(name, deed);
+      mine.addEventListener("open", () => {
+        wait = SOONEST;
+        trouble.textContent = "";
+        document.body.setAttribute("data-connected", "");
+      });
+      mine.addEventListener("error", async () => {
+        if (mine !== source) return;
+        const refused = mine.readyState === EventSource.CLOSED; // an answer, but no stream
+        close();
+        trouble.textContent = "The connection is lost; trying again.";
+        timer = setTimeout(open, wait * (0.5 + Math.random() / 2)); // not all pages at once
+        wait = Math.min(2 * wait, LATEST);
+        if (refused && await status() === 401) location.reload(); // to sign in
+      });
+    };
+    const status = async () => { // which an EventSource does not tell
+      const asked = new AbortController();
+      try {
+        return (await fetch(address, { signal: asked.signal, cache: "no-store" })).status;
+      } catch { return 0; } finally { asked.abort(); }
+    };
+    on("trouble", (event) => { trouble.textContent = event.data; });
+    on("clock", (event) => { ahead = Number(event.data) * 1000 - Date.now(); if (Math.abs(ahead) < 1500) ahead = 0; });
+    on("bye", (event) => { if (event.data) { close(); location.reload(); } });
+    const reload = document.body.dataset.reload;
+    for (const name of reload ? reload.split(" ") : []) on(name, () => location.reload());
     listen(document);
-    for (const name of reload ? reload.split(" ") : []) source.addEventListener(name, () => location.reload());
-    source.addEventListener("clock", (event) => { ahead = Number(event.data) * 1000 - Date.now(); if (Math.abs(ahead) < 1500) ahead = 0; });
-    source.addEventListener("trouble", (event) => { trouble.textContent = event.data; });
-    source.addEventListener("open", () => document.body.setAttribute("data-connected", ""));
-    source.addEventListener("bye", (event) => { if (event.data) { source.close(); location.reload(); } });
-    source.addEventListener("error", () => { trouble.textContent = "The connection is lost; trying again."; });
-    addEventListener("pagehide", () => source.close());
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) close();
+      else { wait = SOONEST; tell(document); open(); }
+    });
+    addEventListener("pagehide", close);
+    addEventListener("pageshow", open); // also when the browser had kept the page
+    open();
   }
 
   // forms inside live sections come without the proof that this page was given
