@@ -113,3 +113,36 @@ def test_a_stream_that_is_refused_is_asked_for_again(
         expect(page.locator("#trouble")).to_have_text(LOST)
     is_live(page)
     expect(page.locator("#trouble")).to_have_text("")
+
+
+def test_the_page_of_a_run_whose_job_is_deleted_tells_its_end(
+    watched: Open, ada: psycopg.Connection, root: psycopg.Connection
+) -> None:
+    job = ada.execute(
+        "insert into rowcron.job (name, command, queue) values ('deleted while it ran', 'x',"
+        " 'nobody''s') returning id"
+    ).fetchone()
+    row = ada.execute("select rowcron.enqueue('deleted while it ran')").fetchone()
+    assert row is not None
+    one = watched()
+    one.sign_in("ada")
+    page = one.go(f"/runs/{row[0]}")
+    expect(page.locator("body")).to_have_attribute("data-connected", "")
+    root.execute(
+        "update rowcron.run set state = 'running', worker_id = gen_random_uuid(),"
+        " seal = gen_random_uuid(), started_at = clock_timestamp() where id = %s",
+        [row[0]],
+    )
+    expect(page.locator(".sum")).to_contain_text("running")
+    ada.execute("delete from rowcron.job where id = %s", job)
+    expect(page.locator("#trouble")).to_contain_text("This job is gone")
+    expect(page.locator("main button")).to_have_text("Cancel")
+    root.execute(
+        "with ended as (delete from rowcron.run where id = %s returning *)"
+        " insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final,"
+        " due_at, started_at, finished_at, outcome) select job_id, job, owner, queue, kind, id, 1,"
+        " true, due_at, started_at, clock_timestamp(), 'succeeded' from ended",
+        [row[0]],
+    )
+    expect(page.locator(".sum")).to_contain_text("succeeded")
+    expect(page.locator("main button")).to_have_text("Run again")

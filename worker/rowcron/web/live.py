@@ -21,6 +21,7 @@ from rowcron.web import looks
 from rowcron.web.actor import Asker
 from rowcron.web.boards import SLOWEST, Board, due
 from rowcron.web.canvas import Canvas
+from rowcron.web.marks import GONE
 from rowcron.web.problems import Refusal, problem_of
 from rowcron.web.pulse import Beat, Pulse
 from rowcron.web.render import job_sections, now_sections
@@ -32,6 +33,7 @@ SHARE = 20  # a look may take one part in so many of the time
 AT_ONCE = 10  # pages of jobs that are told anew after one look
 ALIVE = 5.0  # seconds between two signs of life
 MOST_VIEWERS = 2000
+GONE_TEXT = "This job is gone; its history stays."
 log = logging.getLogger("rowcron.web")
 
 
@@ -216,20 +218,19 @@ class Live:
         marks, room = json.loads(found["marks"]), AT_ONCE
         for job in sorted(jobs, key=lambda job: topics[str(job)].told):
             topic = topics[str(job)]
-            if topic.mark == (mark := marks.get(str(job), "gone")):
-                topic.show({"trouble": ""})
-                continue
-            if not room:
-                board.behind = True  # the next look finds it changed still
-                continue
-            room -= 1
-            topic.told = time.monotonic()
-            topic.mark = mark
-            if mark == "gone":
-                topic.show({"trouble": "This job is gone; its history stays."})
-            else:
-                self._looks += looks.OF_A_JOB
-                topic.show(job_sections(await looks.look_at_job(asker, job)) | {"trouble": ""})
+            mark, became = marks[str(job)]
+            sections = {"trouble": "" if mark else GONE_TEXT, "became": became}
+            if topic.mark != (mark or GONE):
+                if not room:
+                    board.behind = True  # the next look finds it changed still
+                    continue
+                room -= 1
+                topic.told = time.monotonic()
+                topic.mark = mark or GONE
+                if mark:
+                    self._looks += looks.OF_A_JOB
+                    sections |= job_sections(await looks.look_at_job(asker, job))
+            topic.show(sections)
 
     async def _ask_lately(self, board: Board, asker: Asker) -> None:
         begin = time.monotonic()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from rowcron.web.actor import Asker, Record
 from rowcron.web.jobs import CHANGES, ONE, STATE
+from rowcron.web.marks import MARKS, NAMES
 from rowcron.web.problems import Refusal
 
 OF_A_JOB = 7  # statements that look_at_job sends
-# What is, and a mark of each job that somebody looks at: one statement, however many look.
-NOW = """
-  with waiting as materialized (
+# What is, and the marks of each job that somebody looks at: one statement, however many look.
+NOW = f"""
+  with instant as materialized (
+    select clock_timestamp() as at
+  ), waiting as materialized (
     select w.* from rowcron.waiting_page(case when %(now)s then 1001 else 0 end) as w
   )
   select
-    clock_timestamp() as at,
+    i.at,
     case when %(now)s then json_build_object(
       'held', (select s.value from rowcron.setting as s where s.name = 'hold'),
       'workers', (
@@ -43,32 +45,18 @@ NOW = """
         from (select p.* from waiting as p order by p.due_at, p.run_id limit 20) as w
       ),
       'waiting_count', (select count(*) from waiting),
+      'due', (
+        select coalesce(json_agg(u order by u.due_at, u.priority desc, u.job_id, u.run_id), '[]')
+        from rowcron.next_page(21, '-infinity') as u
+        where u.due_at <= i.at
+      ),
       'next', (
         select coalesce(json_agg(u order by u.due_at, u.priority desc, u.job_id, u.run_id), '[]')
-        from rowcron.next_page(20, clock_timestamp()) as u
+        from rowcron.next_page(20, i.at) as u
       )
     )::text end as now,
-    (
-      select coalesce(json_object_agg(j.id, md5(concat_ws('|',
-        j.updated_at, g.next_run_at,
-        (select s.value from rowcron.setting as s where s.name = 'hold'),
-        (
-          select string_agg(r.id || r.state || r.attempt || coalesce(r.cancel_asked_by, ''), ','
-            order by r.id)
-          from (
-            select v.id, v.state, v.attempt, v.cancel_asked_by
-            from rowcron.run as v where v.job_id = j.id limit 50
-          ) as r
-        ),
-        (
-          select max(l.finished_at)
-          from rowcron.ledger as l where l.job = j.name and l.job_id = j.id
-        )
-      ))), '{}')::text
-      from rowcron.job as j
-      left join rowcron.agenda as g on g.job_id = j.id
-      where j.id = any (%(jobs)s::bigint[])
-    ) as marks
+    {MARKS} as marks
+  from instant as i
 """
 # What ended lately; asked less often where it is dear.
 _ENTRY = (
@@ -101,13 +89,23 @@ LATELY = f"""
     )
   )::text as lately
 """
-_ENTRIES = """
+_ENTRIES = f"""
   select
     h.run_id, h.attempt, h.outcome, h.reason, h.error, h.scheduled_for, h.first_scheduled_for,
     h.occurrences, h.started_at, h.finished_at,
     extract(epoch from h.finished_at - h.started_at)::float8 as seconds
-  from rowcron.history as h
-  where h.job = %(name)s and h.job_id = %(id)s
+  from rowcron.job as j
+  cross join lateral {NAMES}
+  cross join lateral (
+    select
+      e.run_id, e.attempt, e.outcome, e.reason, e.error, e.scheduled_for, e.first_scheduled_for,
+      e.occurrences, e.started_at, e.finished_at
+    from rowcron.history as e
+    where e.job = n.name and e.job_id = j.id
+    order by e.finished_at desc
+    limit 60
+  ) as h
+  where j.id = %(id)s
   order by h.finished_at desc
   limit 60
 """
@@ -149,13 +147,6 @@ _NEXT_TEN = """
   order by n.at
   limit 10
 """
-
-
-async def mark_of(asker: Asker, job: int) -> str:
-    """Return the mark of a job, as a live page compares it; read it before what the page shows."""
-    found = await asker.one(NOW, {"now": False, "jobs": [job]})
-    assert found is not None
-    return str(json.loads(found["marks"]).get(str(job), "gone"))
 
 
 async def look_at_job(asker: Asker, job: int) -> Record:

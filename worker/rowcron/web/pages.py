@@ -16,6 +16,7 @@ from rowcron.web.actor import Asker, Record
 from rowcron.web.auth import session_of
 from rowcron.web.jobs import JobId
 from rowcron.web.live import NOW
+from rowcron.web.marks import marks_of
 from rowcron.web.problems import Problem, Refusal
 from rowcron.web.raw import decode_cursor, encode_cursor
 from rowcron.web.runs import ATTEMPTS, ONE, RunNumber
@@ -131,7 +132,7 @@ async def job(request: Request, job: JobId) -> Response:
     """Show all about a job."""
     session = signed_in(request)
     async with session.login.ask() as asker:
-        mark = await looks.mark_of(asker, job)
+        mark, _ = await marks_of(asker, job)
         data = await looks.look_at_job(asker, job)
         shared = await common(request, session, asker)
     sections = render.job_sections(data, shared["proof"])
@@ -146,12 +147,13 @@ async def run(request: Request, run: RunNumber) -> Response:
         found = await asker.one(_RUN, {"run": run})
         if found is None:
             raise Refusal(404, f"there is no run {run}", detail="Or none that your role may see.")
-        mark = await looks.mark_of(asker, found["job_id"])
+        mark, became = await marks_of(asker, found["job_id"])
         found = await asker.one(_RUN, {"run": run}) or found
         attempts = await asker.rows(_ATTEMPTS, (run,))
         shared = await common(request, session, asker)
+    more: Record = {"run": found, "attempts": attempts, "mark": mark, "became": became}
     may_ask = shared["me"]["operator"] or str(found["owner"]).strip('"') == shared["me"]["role"]
-    return html("run", shared, run=found, attempts=attempts, may_ask=may_ask, mark=mark)
+    return html("run", shared, **more, may_ask=may_ask)
 
 
 async def first_sign_in(request: Request, error: Exception) -> Response:
