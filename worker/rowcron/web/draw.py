@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from math import ceil
 
 WIDTH, ROW, TOP = 960, 20, 4
 LETTER = 8  # the most that a letter of a tick takes
@@ -47,18 +48,29 @@ class View:
 
     def ticks(self) -> list[tuple[int, str, int]]:
         """Where the hours stand that are told, how ("": no room), and when they are."""
-        step = {"1h": 600, "6h": 3600, "24h": 7200, "48h": 14400, "7d": 86400}[self.span]
-        local = datetime.fromtimestamp(self.begin, self.zone).replace(minute=0, second=0)
-        if step > 3600:
-            local = local.replace(hour=0)
-        at, ticks = local.replace(tzinfo=None, microsecond=0), []
-        while (epoch := at.replace(tzinfo=self.zone).timestamp()) < self.until:
-            if epoch >= self.begin:
-                text = f"{at:%a %d %b}" if at.hour == at.minute == 0 else f"{at:%H:%M}"
-                x = self.x(epoch)
-                ticks.append((x, text if x + LETTER * len(text) <= WIDTH else "", int(epoch)))
-            at += timedelta(seconds=step)
+        ticks: list[tuple[int, str, int]] = []
+        for epoch in self._full_hours():
+            at = datetime.fromtimestamp(epoch, self.zone)
+            is_day = self.span == "7d" or at.hour == at.minute == 0
+            text = f"{at:%a %d %b}" if is_day else f"{at:%H:%M}"
+            x = self.x(epoch)
+            ticks.append((x, text if x + LETTER * len(text) <= WIDTH else "", int(epoch)))
         return ticks
+
+    def _full_hours(self) -> list[float]:
+        """Return the instants within it at which the reader's clock shows full parts of a day."""
+        step = {"1h": 600, "6h": 3600, "24h": 7200, "48h": 14400, "7d": 86400}[self.span]
+        local = datetime.fromtimestamp(self.begin, self.zone)
+        local = local.replace(minute=0, second=0, microsecond=0)
+        if step <= 3600:  # as time passes: none in an hour that is left out, all in a doubled one
+            first = int(local.timestamp())
+            instants: Iterable[float] = range(first, ceil(self.until), step)
+        else:  # as clocks tell it: the first of two, and after a gap its end
+            at = local.replace(hour=0, fold=0, tzinfo=None)
+            days = ceil((self.until - self.begin) / 86400) + 2
+            wall = (at + timedelta(seconds=n * step) for n in range(days * 86400 // step))
+            instants = (w.replace(tzinfo=self.zone).timestamp() for w in wall)
+        return [at for at in sorted(set(instants)) if self.begin <= at < self.until]
 
 
 def row(view: View, bars: Iterable[Bar], ahead: Iterable[tuple[str, int]]) -> str:
