@@ -25,9 +25,10 @@ class Form(HTMLParser):
         self.fields: dict[str, str] = {}
         self.links: list[str] = []
         self._open: str | None = None
+        self._texts: set[str] = set()
         self._inside = self._first = False
         self.feed(text)
-        for name in ("command", "args"):
+        for name in self._texts:
             value = self.fields[name].replace("\r\n", "\n").replace("\r", "\n")
             self.fields[name] = value.removeprefix("\n").replace("\n", "\r\n")
 
@@ -43,11 +44,13 @@ class Form(HTMLParser):
         elif self._inside and tag in ("textarea", "select") and name:
             self._open, self._first = name, True
             self.fields[name] = ""
+            if tag == "textarea":
+                self._texts.add(name)
         elif tag == "option" and self._open and ("selected" in given or self._first):
             self.fields[self._open], self._first = value, False
 
     def handle_data(self, data: str) -> None:
-        if self._open in ("command", "args"):
+        if self._open in self._texts:
             self.fields[self._open] += data
 
     def handle_endtag(self, tag: str) -> None:
@@ -122,6 +125,18 @@ def test_what_is_not_touched_stays_as_it_is(page: httpx.Client, ada: psycopg.Con
     after = ada.execute(STORED, [job]).fetchone()[0]  # type: ignore[index]
     assert after == before | {"queue": "other"}
     assert "0.1234567890123456789012" in page.get(f"/jobs/{job}").text, "and is shown so"
+
+
+def test_a_description_keeps_its_lines_when_it_is_edited(
+    page: httpx.Client, ada: psycopg.Connection
+) -> None:
+    job = make(ada, "of two lines", description="\none\ntwo")
+    path = f"/jobs/{job}/edit"
+    fields = Form(page.get(path).text).fields
+    fields["description"] += "\r\nthree"
+    assert page.post(path, data=fields).status_code == 303
+    row = ada.execute("select description from rowcron.job where id = %s", [job]).fetchone()
+    assert row == ("one\ntwo\nthree",)
 
 
 def test_arguments_are_stored_as_they_were_typed(

@@ -38,7 +38,7 @@ _EMPTY = (
 _WHOLE = ("priority", "max_attempts", "max_running", "max_runs", "max_missed", "max_lost")
 _NUMBERS = ("retry_backoff", "retry_jitter")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?")
-_LINES = ("command", "args")  # in a textarea
+_LINES = ("command", "args", "description")  # in a textarea
 
 
 async def form_of(request: Request) -> dict[str, str]:
