@@ -11,7 +11,7 @@ import pytest
 from harness import Database, TestServer, wait_until
 from rowcron.web.settings import WebSettings
 from web.browser import browser, watched
-from web.site import PEOPLE, WEB, Bearer, Site, password, psql_as
+from web.site import ASKED, PEOPLE, WEB, Bearer, Site, password, psql_as
 from workers import WorkerProcess
 
 __all__ = ["browser", "watched"]
@@ -26,10 +26,13 @@ def people(server: TestServer) -> TestServer:
             conn.execute(f"create role {role} login password '{literal}'".encode())
             conn.execute(f"grant {group} to {role}".encode())
         conn.execute("grant rowcron_http, rowcron_python, rowcron_shell to ada")
+        conn.execute(f"create role {ASKED}".encode())
         conn.execute(f"create role {WEB} login noinherit".encode())
         conn.execute(f"grant rowcron_web, ada, vic, otto to {WEB}".encode())
         rules = server.base / "data" / "pg_hba.conf"
-        rules.write_text(f"local all {','.join(PEOPLE)} scram-sha-256\n{rules.read_text()}")
+        rules.write_text(
+            f"local all {','.join(PEOPLE)},+{ASKED} scram-sha-256\n{rules.read_text()}"
+        )
         conn.execute("select pg_reload_conf()")
     wait_until(lambda: _asks(server), what="the server to ask for passwords")
     return server

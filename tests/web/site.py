@@ -23,6 +23,7 @@ from rowcron.web.settings import WebSettings
 
 PEOPLE = {"ada": "rowcron_user", "bea": "rowcron_user", "vic": "rowcron_viewer",
           "otto": "rowcron_operator"}  # fmt: skip
+ASKED = "asked"  # of whose members the server asks a password, too
 WEB = "web_login"
 
 

@@ -232,7 +232,7 @@ def test_a_viewer_changes_nothing(bearer: Bearer) -> None:
 def test_the_web_process_acts_only_for_roles_granted_to_it(bearer: Bearer) -> None:
     answer = bearer("bea").get("/api/me")
     assert answer.status_code == 403
-    assert "grant bea" in answer.json()["hint"]
+    assert 'grant "bea"' in answer.json()["hint"]
 
 
 @pytest.mark.parametrize("token", ["", "x", "rowcron_" + "0" * 64, "x" * 300, "ü"])

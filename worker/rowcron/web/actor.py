@@ -177,11 +177,12 @@ async def _become(asker: Asker, role: str) -> None:
     except psycopg.Error as error:
         if error.sqlstate not in ("42501", "22023"):
             raise
+        quoted = sql.Identifier(role).as_string(None)
         raise Refusal(
             403,
             f'the web process may not act for role "{role}"',
             detail="Its own login is not a member of that role.",
-            hint=f"As an administrator: grant {role} to the login of rowcron web.",
+            hint=f"As an administrator: grant {quoted} to the login of rowcron web.",
         ) from error
 
 

@@ -89,6 +89,10 @@ LATELY = f"""
     )
   )::text as lately
 """
+_STATE = (
+    "select s.*, extract(epoch from s.median_duration)::float8 as median_seconds"
+    f" from ({STATE}) as s"
+)
 _ENTRIES = f"""
   select
     h.run_id, h.attempt, h.outcome, h.reason, h.error, h.scheduled_for, h.first_scheduled_for,
@@ -161,7 +165,7 @@ async def look_at_job(asker: Asker, job: int) -> Record:
         raise Refusal(404, f"there is no job {job}", detail="Or none that your role may see.")
     found["owner"] = str(found["owner"])
     values: dict[str, Any] = found | {"seed": f"{found['owner']}.{found['name']}"}
-    state = await asker.one(STATE, (job, job))
+    state = await asker.one(_STATE, (job, job))
     over = state is None or (found["enabled"] and state["next_run_at"] is None)
     over = over or found["schedule"] is None
     return {

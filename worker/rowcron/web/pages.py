@@ -36,7 +36,10 @@ _JOBS = """
   order by j.name, j.id
   limit %(limit)s
 """
-_RUN = f"select r.*, jsonb_pretty(r.args) as args_text from ({ONE}) as r"
+_RUN = (
+    "select r.*, jsonb_pretty(r.args) as args_text, r.owner = rowcron._me() as mine"
+    f" from ({ONE}) as r"
+)
 _ATTEMPTS = f"select r.*, jsonb_pretty(r.result) as result_text from ({ATTEMPTS}) as r"
 
 
@@ -152,8 +155,7 @@ async def run(request: Request, run: RunNumber) -> Response:
         attempts = await asker.rows(_ATTEMPTS, (run,))
         shared = await common(request, session, asker)
     more: Record = {"run": found, "attempts": attempts, "mark": mark, "became": became}
-    may_ask = shared["me"]["operator"] or str(found["owner"]).strip('"') == shared["me"]["role"]
-    return html("run", shared, **more, may_ask=may_ask)
+    return html("run", shared, **more, may_ask=found["mine"] or shared["me"]["operator"])
 
 
 async def first_sign_in(request: Request, error: Exception) -> Response:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -67,9 +69,14 @@ def capped(count: int) -> str:
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """Return the value below which that share lies (nearest rank)."""
+    """Return the least value that so large a share does not exceed (nearest rank)."""
     ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
+    return ordered[max(ceil(share * len(ordered)) - 1, 0)] if ordered else None
+
+
+def plain_json(value: Any) -> str:
+    """Return a value as JSON for people to read; the template escapes it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @cache
@@ -82,7 +89,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"instant": instant, "seconds": seconds, "capped": capped}
+    env.filters |= {
+        "instant": instant,
+        "seconds": seconds,
+        "capped": capped,
+        "plain_json": plain_json,
+    }
     env.globals |= {"version_of": version_of}
     return env
 
@@ -114,7 +126,9 @@ def now_sections(data: Record) -> dict[str, str]:
 def job_sections(data: Record, proof: str = "") -> dict[str, str]:
     """Return the sections of the page of a job."""
     entries = data["entries"]
-    lengths = [e["seconds"] for e in entries if e["outcome"] == "succeeded" and e["seconds"]]
+    lengths = [
+        e["seconds"] for e in entries if e["outcome"] == "succeeded" and e["seconds"] is not None
+    ]
     ended = [e for e in entries if e["run_id"] is not None]
     longest = max([e["seconds"] or 0 for e in entries], default=0) or 1.0
     bars = [
@@ -123,7 +137,7 @@ def job_sections(data: Record, proof: str = "") -> dict[str, str]:
     ]
     values = data | {
         "bars": bars,
-        "p50": quantile(lengths, 0.5),
+        "median": data["state"] and data["state"]["median_seconds"],
         "p95": quantile(lengths, 0.95),
         "spark": _spark([e["seconds"] for e in reversed(ended) if e["seconds"] is not None]),
         "good": sum(e["outcome"] == "succeeded" for e in ended),
