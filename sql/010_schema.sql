@@ -15,7 +15,7 @@
 --   032 workers  037 changes, 039 lanes        074 executor  one function an owner
 --   040 jobs     a row judged (046 commands)   075 execute   a SQL job under its owner
 --   042 agenda   the agenda follows the job    080 recovery  lost claims, 079 sessions
---   043 authors  schedule, pause; 044 enqueue  085 retention what would grow, 084 strays
+--   043 authors  schedule, pause; 044 enqueue  085 retention what would grow (083), 084 strays
 --   045 asks     cancel, retry, hold, grants   090 wake      who is told, when; 099 health
 --   047 secrets  granted by name               100 views     what a person asks (101-105)
 --   049 owners   handed over, gone, as of then 108 web       tokens of the HTTP API

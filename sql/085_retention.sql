@@ -1,14 +1,6 @@
 -- What would grow without end is bounded here, by whichever worker comes first, once a minute at
--- most: the ledger, changes, keys, outputs, workers and lanes. What is deleted row by row goes in
--- batches; while there is more, the next heartbeat goes on with it.
---
--- The ledger is partitioned by day (UTC). Partitions are made a week ahead and dropped when past the
--- retention, as the last thing that the transaction does, so that their locks are held for no longer
--- than it takes to commit. Dropping takes the ledger itself exclusively, and while it waits for that
--- those who write the ledger wait behind it: 50 ms at most, once. A reader of the expired partition,
--- or of the whole ledger, is found without waiting; then it is tried again a minute later. Making one
--- waits only for readers, and only readers wait for it. What no partition takes goes to the default
--- partition, from where it is moved when its partition is made.
+-- most: the ledger (chapter 083), changes, keys, outputs, workers and lanes. What is deleted row by
+-- row goes in batches; while there is more, the next heartbeat goes on with it.
 
 set role rowcron_owner;
 
@@ -18,91 +10,6 @@ insert into rowcron.setting (name, value, description) values
   ('outputs_cleared_at', '"1970-01-01T00:00:00Z"', 'Up to when outputs past their job''s keep were '
     'emptied.')
 on conflict (name) do nothing;
-
-create or replace function rowcron._make_partition(day date) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  name text := 'ledger_' || to_char(day, 'YYYYMMDD');
-  low text := to_char(day, 'YYYY-MM-DD') || ' 00:00:00+00';
-  high text := to_char(day + 1, 'YYYY-MM-DD') || ' 00:00:00+00';
-begin
-  if to_regclass('rowcron.' || name) is not null then
-    return;
-  end if;
-  -- apart first, then attached: that does not wait for those who write the other partitions. The
-  -- default partition is locked before it is emptied, else what is written meanwhile would refuse
-  -- the attachment.
-  lock table rowcron.ledger_default in access exclusive mode;
-  execute format('create table rowcron.%I (like rowcron.ledger including defaults including '
-    'constraints including comments)', name);
-  execute format('alter table rowcron.%I replica identity full', name);
-  execute format('comment on table rowcron.%I is %L', name, 'The ledger of '
-    || to_char(day, 'YYYY-MM-DD') || ' (UTC).');
-  execute format(
-    'with moved as (delete from rowcron.ledger_default where finished_at >= %1$L and finished_at < '
-      '%2$L returning *) '
-    'insert into rowcron.%3$I select * from moved', low, high, name);
-  execute format('alter table rowcron.ledger attach partition rowcron.%I for values from (%L) to '
-    '(%L)', name, low, high);
-end
-$$;
-comment on function rowcron._make_partition(date)
-  is 'Makes the partition of the ledger for one day (UTC), if it does not stand.';
-
-create or replace function rowcron._maintain_partitions(at timestamptz) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '50ms'
-as $$
-declare
-  today date := (at at time zone interval '0')::date;
-  oldest text := 'ledger_'
-    || to_char((at - (rowcron._read_setting('retention') #>> '{}')::interval)
-      at time zone interval '0', 'YYYYMMDD');
-  day date;
-  expired text;
-begin
-  for day in
-    select today + a.ahead from generate_series(0, 7) as a (ahead)
-    union
-    (
-      select distinct (l.finished_at at time zone interval '0')::date
-      from rowcron.ledger_default as l
-      order by 1
-      limit 8
-    )
-    order by 1
-  loop
-    begin
-      perform rowcron._make_partition(day);
-    exception when lock_not_available then
-      exit;  -- a reader of all of the ledger; in a minute
-    end;
-  end loop;
-  for expired in
-    select c.relname
-    from pg_inherits as i
-    join pg_class as c on c.oid = i.inhrelid
-    where i.inhparent = 'rowcron.ledger'::regclass and c.relname ~ E'^ledger_\\d{8}$'
-      and c.relname < oldest
-    order by c.relname
-  loop
-    begin
-      -- first the partition, which nobody writes: whoever reads it must not be waited for with the
-      -- ledger locked already
-      execute format('lock table rowcron.%I in access exclusive mode nowait', expired);
-      execute format('drop table rowcron.%I', expired);
-    exception when lock_not_available then
-      exit;  -- whoever reads the ledger stands in the way of the others too
-    end;
-  end loop;
-end
-$$;
-comment on function rowcron._maintain_partitions(timestamptz) is
-  'Makes the ledger''s partitions for a week ahead and drops those past the retention, as far as '
-    'nobody is in the way.';
 
 create or replace function rowcron._clear_outputs(at timestamptz, most integer) returns boolean
 language plpgsql
@@ -245,23 +152,5 @@ $$;
 comment on function rowcron._maintain(timestamptz) is
   'Once a minute, by whichever worker comes first: runs follow their jobs, what has had its time is '
     'cleaned away, partitions are made and dropped.';
-
-do $$ begin perform rowcron._maintain_partitions(clock_timestamp()); end $$;
-
--- Else a publication for all tables refuses to have rows of theirs updated or deleted.
-do $$
-declare
-  part text;
-begin
-  for part in
-    select c.relname from pg_catalog.pg_class as c
-    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-    where n.nspname = 'rowcron' and c.relkind = 'r' and c.relname like 'ledger%'
-      and c.relreplident = 'd'
-  loop
-    execute format('alter table rowcron.%I replica identity full', part);
-  end loop;
-end
-$$;
 
 reset role;
