@@ -3,6 +3,9 @@
 -- which is not failed. A run whose row is locked (a SQL job whose session is still executing holds
 -- it FOR KEY SHARE) is left alone until that session has ended one way or the other, because it may
 -- still commit. Rescuing is repeated as long as a lost worker holds a run.
+--
+-- A lease ends a lease from now at the latest. One that ends much later was noted while the clock was
+-- ahead: it is brought back to that, and whoever is alive is heard of before.
 
 set role rowcron_owner;
 
@@ -60,12 +63,20 @@ declare
   read_before bigint := pg_stat_get_xact_blocks_fetched('rowcron.run_running_idx'::regclass);
 begin
   for dead in
-    select w.id, w.session_ended_at, w.stopping
+    select w.id, w.session_ended_at, w.stopping, w.expires_at > at as is_ahead
     from rowcron.worker as w
-    where w.expires_at <= at
-      and (w.lost_at is null or looks and rowcron._holds(w.id))
+    where w.expires_at <= at and (w.lost_at is null or looks and rowcron._holds(w.id))
+      or w.expires_at > at + w.lease + interval '1 minute'  -- `at` may be a little old
     for no key update skip locked
   loop
+    if dead.is_ahead then
+      update rowcron.worker as w
+      set
+        seen_at = least(w.seen_at, at), expires_at = at + w.lease,
+        lost_at = case when w.lost_at > at then at else w.lost_at end
+      where w.id = dead.id;
+      continue;
+    end if;
     update rowcron.worker as w set lost_at = coalesce(w.lost_at, at), asleep = false
     where w.id = dead.id;
     outcome := case when dead.stopping then 'stopped' else 'lost' end;

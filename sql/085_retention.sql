@@ -90,6 +90,13 @@ begin
   where not exists (select from pg_roles as r where r.oid = g.grantee);
   delete from rowcron.secret_grant as g
   where not exists (select from pg_roles as r where r.oid = g.grantee);
+  -- noted while the clock was ahead, a start would hide those that follow from @reboot
+  update rowcron.agenda as a set booted_at = '-infinity'
+  where a.job_id = any (array(
+    select g.job_id from rowcron.agenda as g
+    where g.booted_at > at + interval '1 minute' and g.booted_at <> pg_postmaster_start_time()
+    for update skip locked
+  ));
   delete from rowcron.worker as w
   where w.lost_at < at - interval '10 minutes'
     and not exists (select from rowcron.run as r where r.worker_id = w.id and r.state = 'running');
@@ -109,11 +116,13 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  before timestamptz := (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz;
   all_done boolean := true;
   step text;
   done boolean;
 begin
-  if at < (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz + interval '1 minute'
+  -- later than now by more than that, it was noted while the clock was ahead
+  if at > before - interval '1 minute' and at < before + interval '1 minute'
     -- in a restored backup nothing is thrown away before it is released
     or not rowcron._is_bound(rowcron._read_setting('identity') #>> '{}', rowcron._identity())
   then

@@ -1,7 +1,7 @@
 -- Lost claims.
 
 begin;
-select plan(48);
+select plan(53);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -63,6 +63,19 @@ select is(
   false, 'also in a batch');
 select throws_ok($$select rowcron.heartbeat(public.tap_id(1))$$, 'RCWRK', null, 'its heartbeat too');
 select throws_ok($$select rowcron.claim(public.tap_id(1))$$, 'RCWRK', null, 'and its claim');
+
+-- noted while the clock was ahead
+update rowcron.worker set seen_at = e.expires_at + interval '400 days', expires_at = e.expires_at + interval '400 days' from ends as e where id = public.tap_id(2);
+select is(rowcron._rescue((select e.expires_at from ends as e)), 0, 'of a lease from a clock that was ahead nothing is taken at once');
+select is((select w.expires_at - e.expires_at from rowcron.worker as w cross join ends as e where w.id = public.tap_id(2)), interval '10 s', 'it ends a lease from now');
+select is((select w.seen_at = e.expires_at from rowcron.worker as w cross join ends as e where w.id = public.tap_id(2)), true, 'and nobody was heard of in the future');
+update rowcron.worker set expires_at = e.expires_at + interval '69 s' from ends as e where id = public.tap_id(2);
+select rowcron._rescue((select e.expires_at from ends as e));
+select is((select w.expires_at - e.expires_at from rowcron.worker as w cross join ends as e where w.id = public.tap_id(2)), interval '69 s', 'what a slow statement sees a little ahead stays');
+update rowcron.worker set lost_at = e.expires_at + interval '400 days', expires_at = e.expires_at + interval '400 days' from ends as e where id = public.tap_id(1);
+select rowcron._rescue((select e.expires_at from ends as e));
+select is((select w.lost_at = e.expires_at from rowcron.worker as w cross join ends as e where w.id = public.tap_id(1)), true, 'who was lost in the future is lost now');
+update rowcron.worker set expires_at = e.expires_at + interval '1 second' from ends as e where id = public.tap_id(2);
 
 -- by whoever comes
 select is(public.tap_claim(3, 'limit'), 1::bigint, 'another worker gets the run');

@@ -1,7 +1,7 @@
 -- Partitions ahead and behind, keys, workers, outputs.
 
 begin;
-select plan(27);
+select plan(30);
 set local timezone to 'Pacific/Auckland';
 set local client_min_messages to error;
 
@@ -70,6 +70,13 @@ select rowcron._maintain('2050-06-01 00:01:00+00');
 select ok('ledger_20500601' = any (public.tap_partitions()), 'after a minute it is due');
 select is((select s.value from rowcron.setting as s where s.name = 'maintained_at'), '"2050-06-01T00:01:00Z"', 'and notes when');
 
+update rowcron.setting set value = '"2051-06-01T00:00:00Z"' where name = 'maintained_at';
+select rowcron._maintain('2050-06-01 00:01:30+00');
+select is((select s.value from rowcron.setting as s where s.name = 'maintained_at'), '"2050-06-01T00:01:30Z"', 'what was noted while the clock was ahead holds nothing up');
+select rowcron._maintain('2050-06-01 00:01:29+00');
+select is((select s.value from rowcron.setting as s where s.name = 'maintained_at'), '"2050-06-01T00:01:30Z"', 'nor does who began a little earlier do it again');
+update rowcron.setting set value = '"2050-06-01T00:01:00Z"' where name = 'maintained_at';
+
 -- keys, workers
 insert into rowcron.key (job_id, key, run_id, expires_at) values (1, 'old', 1, '2050-06-01 00:02:00+00'), (1, 'young', 1, '2050-06-01 00:02:01+00');
 insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at, lost_at)
@@ -78,6 +85,15 @@ from generate_series(1, 3) as n;
 select rowcron._maintain('2050-06-01 00:02:00+00');
 select is((select array_agg(k.key) from rowcron.key as k where k.job_id = 1), '{young}', 'expired keys go');
 select is((select array_agg(w.concurrency order by w.concurrency) from rowcron.worker as w where w.seen_at = '2050-01-01'), '{2,3}', 'workers go ten minutes after they were lost');
+
+-- a start of PostgreSQL
+set local role tap_ann;
+insert into rowcron.job (name, schedule, command) values ('boot', '@reboot', 'select 1'), ('boots', '@reboot', 'select 1');
+reset role;
+update rowcron.agenda as a set booted_at = '2051-01-01' from rowcron.job as j where j.id = a.job_id and j.name = 'boot';
+select rowcron._clean('2050-06-01 00:02:00+00', 100);
+select results_eq($$select j.name, a.booted_at < pg_postmaster_start_time() from rowcron.agenda as a join rowcron.job as j on j.id = a.job_id where j.name like 'boot%' order by 1$$,
+  $$values ('boot', true), ('boots', false)$$, 'one noted while the clock was ahead hides none that follows');
 
 -- outputs
 set local role tap_ann;

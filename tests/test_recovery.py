@@ -163,6 +163,28 @@ def test_a_restart_of_the_server_costs_living_workers_nothing(
             assert len(jobs.entries(run)) == 1
 
 
+def test_what_a_clock_that_was_ahead_has_noted_is_no_obstacle(jobs: Jobs, start: Start) -> None:
+    """Set back while the server was down, so that nobody's session tells anything."""
+    worker = start(*APP, "--lease", "2")
+    run = jobs.run("python", "hang_once")
+    jobs.wait_running(run)
+    worker.kill()
+    jobs.db.execute("delete from rowcron.session")
+    jobs.db.execute(
+        "update rowcron.worker set seen_at = now() + interval '400 days',"
+        " expires_at = now() + interval '400 days'"
+    )
+    jobs.db.execute(
+        "update rowcron.setting set value = to_jsonb(now() + interval '400 days')"
+        " where name = 'maintained_at'"
+    )
+    start(*APP, "--lease", "2")
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert lost(jobs, run) is not None
+    maintained = "select (rowcron._read_setting('maintained_at') #>> '{}')::timestamptz < now()"
+    assert jobs.db.execute(maintained.encode()).fetchone() == (True,)
+
+
 @pytest.fixture
 def burners() -> Iterator[None]:
     """Threads and processes that want the machine."""
