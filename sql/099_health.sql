@@ -38,6 +38,23 @@ comment on function rowcron._is_overdue(bigint)
   is 'Whether an occurrence of a job, or one of its runs (a thousand are looked at), has been due for '
     'more than a minute and nobody has begun it.';
 
+create or replace function rowcron._is_ahead(job_id bigint) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from rowcron.agenda as a
+    join rowcron.job as j on j.id = a.job_id
+    where a.job_id = _is_ahead.job_id and a.enabled and j.schedule is not null
+      and a.booted_at is null and (a.runs_fired >= j.max_runs) is not true
+      -- a claim ahead of the instant raises it a little early
+      and a.high_water > clock_timestamp() + interval '1 minute'
+  )
+$$;
+comment on function rowcron._is_ahead(bigint)
+  is 'Whether occurrences of a job that have yet to be due are accounted for, because the clock was '
+    'ahead when it was fired or edited: it is silent until they have passed.';
+
 create or replace view rowcron.job_health with (security_invoker = true) as
 select
   j.id,
@@ -57,6 +74,7 @@ select
     when h.last_outcome in ('failed', 'lost') then 'failing'
     when h.skipped_since_run >= 10 then 'stuck behind one run'
     when rowcron._is_overdue(j.id) then 'overdue'
+    when rowcron._is_ahead(j.id) then 'ahead of the clock'
     when h.runs = 0 and h.missed > 0 or h.missed_since_run >= 10 then 'missed'
     when h.entries is null or h.entries = 0 then 'new'
     else 'well'
@@ -106,7 +124,9 @@ left join lateral (
 comment on view rowcron.job_health is 'How each job fares, by its last 100 entries in the ledger. '
   'verdict: paused, failing (its last run), stuck behind one run (ten skipped since the last that '
   'ended), overdue (due for more than a minute, and not begun: no worker takes it, or none has '
-  'room), missed (its occurrences, and none has run; or ten entries since the last run), new, well.';
+  'room), ahead of the clock (which was ahead: what has yet to be due is accounted for, and the job '
+  'is silent until then), missed (its occurrences, and none has run; or ten entries since the last '
+  'run), new, well.';
 
 create or replace view rowcron.workers with (security_invoker = true) as
 select

@@ -86,6 +86,7 @@ declare
   is_served boolean;
   is_full boolean := false;
   standing text;  -- of the run that is ready
+  is_ahead boolean := rowcron._is_ahead(wanted.id);
 begin
   if wanted.kind in ('http', 'shell') then
     ungranted := (
@@ -161,8 +162,13 @@ begin
       when wanted.schedule is null then 'it has no schedule and runs on demand'
       when not wanted.enabled then 'while it is paused it has no next occurrence'
       when entry.booted_at is not null then 'it is next due when PostgreSQL has started again'
-      else 'its schedule names no further occurrence' end,
-    format('select rowcron.run_now(%L);', wanted.name)),
+      else 'its schedule names no further occurrence' end
+      || case when is_ahead and live.id is null then '; the clock was ahead, and what is due until '
+        || rowcron._local_text(entry.high_water, wanted.timezone) || ' was accounted for then'
+        else '' end,
+    format('select rowcron.run_now(%L);', wanted.name)
+      || case when is_ahead then format(' To have it follow its schedule before that, delete it and '
+        'insert it anew: select rowcron.unschedule(%L);', wanted.name) else '' end),
   ('retry', backing_off.id is not null,
     case
       when backing_off.id is null then 'no attempt is backing off'

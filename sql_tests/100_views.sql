@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(72);
+select plan(80);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -145,6 +145,23 @@ select is(public.tap_detail('d', 'due'), 'it has no schedule and runs on demand 
 select rowcron.enqueue('d');
 select is(public.tap_why('d'), 'none', 'a ready run that is served is held up by nothing');
 select is(public.tap_detail('d', 'due'), format('run %s is ready | no hint', (select max(r.run_id) from rowcron.active as r where r.job = 'd')), 'and says that it is ready');
+insert into rowcron.job (name, schedule, command, queue) values ('ahead', '0 0 1 1 *', 'select 1', 'q'), ('ahead over', '0 0 1 1 *', 'select 1', 'q');
+reset role;
+update rowcron.agenda as a set high_water = '2050-01-01', next_run_at = case j.name when 'ahead' then timestamptz '2051-01-01' end from rowcron.job as j where j.id = a.job_id and j.name like 'ahead%';
+set local role tap_ann;
+select is(public.tap_why('ahead'), 'due', 'a job that ran while the clock was ahead is not due before it has come there');
+select is(public.tap_detail('ahead', 'due'), 'it is next due at 2051-01-01 00:00:00 UTC; the clock was ahead, and what is due until 2050-01-01 00:00:00 UTC was accounted for then | '
+  'select rowcron.run_now(''ahead''); To have it follow its schedule before that, delete it and insert it anew: select rowcron.unschedule(''ahead'');', 'and says why, and what to do');
+select matches(public.tap_detail('ahead over', 'due'), '^its schedule names no further occurrence; the clock was ahead', 'also where nothing follows');
+select is((select h.verdict from rowcron.job_health as h where h.name = 'ahead'), 'ahead of the clock', 'its health says so');
+select is((select h.verdict from rowcron.job_health as h where h.name = 'ahead over'), 'ahead of the clock', 'there, too');
+select rowcron.pause('ahead'), rowcron.resume('ahead');
+select is((select h.verdict from rowcron.job_health as h where h.name = 'ahead'), 'ahead of the clock', 'a pause does not help');
+select rowcron.unschedule('ahead');
+insert into rowcron.job (name, schedule, command, queue) values ('ahead', '0 0 1 1 *', 'select 1', 'q');
+select is(public.tap_detail('ahead', 'due'), format('it is next due at %s-01-01 00:00:00 UTC | select rowcron.run_now(''ahead'');', to_char(now() at time zone 'UTC' + interval '1 year', 'YYYY')), 'what the hint says does');
+select is((select h.verdict from rowcron.job_health as h where h.name = 'ahead'), 'new', 'and its health is a new job''s');
+select rowcron.unschedule(j) from unnest('{ahead,ahead over}'::text[]) as j;
 insert into rowcron.job (name, command, queue) values ('later', 'select 1', 'q');
 select rowcron.enqueue('later', due_at => '2040-01-01');
 select is(public.tap_why('later'), 'due', 'a run that is due later holds its gate');

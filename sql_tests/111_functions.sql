@@ -81,6 +81,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_holds(uuid)', 'invoker', 's', ''),
   ('_identity()', 'invoker', 'v', ''),
   ('_instants(timestamp without time zone,text,boolean,boolean)', 'invoker', 'i', ''),
+  ('_is_ahead(bigint)', 'invoker', 's', 'operator user viewer'),
   ('_is_bound(text,text)', 'invoker', 'i', ''),
   ('_is_overdue(bigint)', 'invoker', 's', 'operator user viewer'),
   ('_jittered(rowcron.job,timestamp with time zone,timestamp with time zone)', 'invoker', 's', ''),

@@ -80,7 +80,8 @@ class JobState(BaseModel):
     next_run_at: Instant | None
     last_run_at: Instant | None
     verdict: str = Field(
-        description="new, well, failing, paused, stuck behind one run, overdue, missed."
+        description="new, well, failing, paused, stuck behind one run, overdue, "
+        "ahead of the clock, missed."
     )
     runs: int
     succeeded: int
