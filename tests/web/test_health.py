@@ -112,6 +112,14 @@ def test_metrics_are_what_prometheus_reads(
         assert stranger.get("/api/metrics").status_code == 401
 
 
+def test_a_queue_s_name_stands_in_the_metrics_as_it_is(api: httpx.Client, bearer: Bearer) -> None:
+    for queue in ("braces", "braces{}", "{}"):
+        create(api, f"of {queue}", queue=queue)
+    found = exposed(bearer("vic").get("/api/metrics").text)["rowcron_queue_workers"]
+    for queue in ("braces", "braces{}", "{}"):
+        assert f'queue="{queue}",kind="sql"' in found
+
+
 def test_metrics_tell_that_nobody_works(
     api: httpx.Client, bearer: Bearer, root: psycopg.Connection
 ) -> None:

@@ -98,7 +98,8 @@ async def _figures(asker: Asker) -> str:
         lines.append(f"# TYPE rowcron_{name} gauge")
         for row in rows:
             marks = ",".join(f'{label}="{escape(row[label])}"' for label in labels)
-            lines.append(f"rowcron_{name}{{{marks}}} {float(row[value] or 0):g}")
+            series = f"{name}{{{marks}}}" if labels else name
+            lines.append(f"rowcron_{series} {float(row[value] or 0):g}")
 
     metric("queue_workers", "Live workers of a queue and kind.", queues, "workers", "queue", "kind")
     metric(
@@ -118,7 +119,7 @@ async def _figures(asker: Asker) -> str:
     overflows = [{"overflows": any(q["ledger_overflows"] for q in queues)}]
     metric("held", "1 while everything stands still.", held, "held")
     metric("ledger_overflows", "1 while the ledger lacks a partition.", overflows, "overflows")
-    return "\n".join(lines).replace("{}", "") + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def escape(text: Any) -> str:
