@@ -414,6 +414,16 @@ def test_a_job_is_added_shown_edited_paused_and_removed(run: Run) -> None:
     assert run("job", "list").stdout.startswith("no jobs; ")
 
 
+def test_a_run_past_what_python_knows_is_shown_as_the_database_writes_it(run: Run) -> None:
+    run("job", "add", "far", "0 0 1 1 *", "select 1", "--starts-at", "9999-12-30 00:00Z")
+    shown = run("job", "show", "far").stdout
+    assert "Next runs  10000-01-01 00:00:00+00\n" in shown
+    job = json.loads(run("job", "show", "far", "--json").stdout)
+    assert job["next_runs"][:2] == ["10000-01-01 00:00:00+00", "10001-01-01 00:00:00+00"]
+    assert "10000-01-01" in run("job", "list").stdout
+    assert "10000-01-01" in run("upcoming").stdout
+
+
 def test_every_column_of_a_job_has_an_option(db: psycopg.Connection) -> None:
     rows = db.execute(
         "select attname, attnotnull from pg_attribute"

@@ -117,8 +117,13 @@ def typed() -> str:
     )
 
 
-def relative(value: datetime, now: datetime) -> str:
-    """Return how far `value` lies from `now`: `in 4 min`, `3 s ago`."""
+def relative(value: Any, now: datetime) -> str:
+    """Return how far `value` lies from `now`: `in 4 min`, `3 s ago`.
+
+    Nothing for what is no datetime: infinity, or a year that Python does not know.
+    """
+    if not isinstance(value, datetime):
+        return ""
     gap = value - now
     gap = timedelta(seconds=round(gap.total_seconds()))
     if not gap:

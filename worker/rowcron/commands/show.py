@@ -61,7 +61,7 @@ def find_job(client: Client, name: str) -> Record:
     return found[0]
 
 
-def _next_five(client: Client, job: Record) -> list[datetime]:
+def _next_five(client: Client, job: Record) -> list[datetime | str]:
     """Return the next five occurrences that will run, as far as anybody can know.
 
     What is overdue may be more than the database lists, hence it is asked from now on, too.
@@ -81,7 +81,11 @@ def _next_five(client: Client, job: Record) -> list[datetime]:
 
 
 def _print(
-    columns: Record, job: Record, upcoming: list[datetime], last: list[Record], now: datetime
+    columns: Record,
+    job: Record,
+    upcoming: list[datetime | str],
+    last: list[Record],
+    now: datetime,
 ) -> None:
     head = click.style(safe(str(columns["name"])), bold=True)
     state = "" if job.get("enabled", True) else click.style("  paused", fg="yellow")
@@ -101,7 +105,7 @@ def _print(
     if upcoming:
         for number, at in enumerate(upcoming):
             title = "Next runs" if number == 0 else ""
-            click.echo(f"{title:<11}{plain(at)}  {relative(at, now)}")
+            click.echo(f"{title:<11}{plain(at)}  {relative(at, now)}".rstrip())
         click.echo()
     click.echo("Last runs" if last else "It has not run yet.")
     if last:

@@ -41,11 +41,7 @@ def upcoming(named: Named, job: str | None, queue: str | None, limit: int, as_js
         print_json(rows)
         return
     for row in rows:
-        row["when"] = (
-            relative(row["due_at"], now["now"])
-            if now and row["due_at"] and not isinstance(row["due_at"], str)
-            else ""
-        )
+        row["when"] = relative(row["due_at"], now["now"]) if now else ""
         row["priority"] = row["priority"] or None
     table(
         (
