@@ -86,7 +86,7 @@ left join lateral (
     count(*) filter (where e.run_id is not null) as runs,
     count(*) filter (where e.outcome = 'succeeded') as succeeded,
     count(*) filter (where e.outcome in ('failed', 'lost')) as failed,
-    count(*) filter (where e.outcome = 'skipped') as skipped,
+    coalesce(sum(e.occurrences) filter (where e.outcome = 'skipped'), 0)::bigint as skipped,
     sum(e.occurrences) filter (where e.outcome = 'missed') as missed,
     (array_agg(e.outcome order by e.finished_at desc) filter (where e.run_id is not null))[1] as
       last_outcome,
@@ -121,12 +121,12 @@ left join lateral (
     ) as l
   ) as e
 ) as h on true;
-comment on view rowcron.job_health is 'How each job fares, by its last 100 entries in the ledger. '
-  'verdict: paused, failing (its last run), stuck behind one run (ten skipped since the last that '
-  'ended), overdue (due for more than a minute, and not begun: no worker takes it, or none has '
-  'room), ahead of the clock (which was ahead: what has yet to be due is accounted for, and the job '
-  'is silent until then), missed (its occurrences, and none has run; or ten entries since the last '
-  'run), new, well.';
+comment on view rowcron.job_health is 'How each job fares, by its last 100 entries in the ledger; '
+  'skipped and missed count occurrences. verdict: paused, failing (its last run), stuck behind one '
+  'run (ten entries skipped since the last that ended), overdue (due for more than a minute, and '
+  'not begun: no worker takes it, or none has room), ahead of the clock (which was ahead: what has '
+  'yet to be due is accounted for, and the job is silent until then), missed (its occurrences, and '
+  'none has run; or ten entries since the last run), new, well.';
 
 create or replace view rowcron.workers with (security_invoker = true) as
 select

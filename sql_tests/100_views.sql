@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(80);
+select plan(81);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -96,6 +96,16 @@ select results_eq($$select name, state from rowcron.jobs where name ~ 'late (ove
   $$values ('in time', 'scheduled'), ('late', 'overdue'), ('late over', 'over'), ('late ready', 'overdue')$$, 'jobs tells it, too');
 select ok((select q.overdue_for between interval '3 min' and interval '4 min' from rowcron.queue_health as q where q.queue = 'late'), 'and for how long, of the whole queue');
 select is((select q.overdue_for from rowcron.queue_health as q where q.queue = 'default'), null, 'where nothing is due nothing is told');
+reset role;
+
+-- for how many occurrences an entry stands
+set local role tap_ann;
+insert into rowcron.job (name, command, queue) values ('crowd', 'select 1', 'crowded'), ('passed over', 'select 1', 'q');
+reset role;
+insert into rowcron.ledger (job_id, job, owner, queue, kind, final, finished_at, outcome, scheduled_for, first_scheduled_for, occurrences) select j.id, j.name, j.owner, j.queue, j.kind, true, clock_timestamp(), 'skipped', now(), now() - interval '1 hour', 40 from rowcron.job as j where j.name = 'passed over';
+set local role tap_ann;
+select is((select h.skipped from rowcron.job_health as h where h.name = 'passed over'), 40::bigint, 'skipped counts occurrences, as missed does');
+select is((select h.skipped from rowcron.job_health as h where h.name = 'crowd'), 0::bigint, 'and is 0 where none was');
 reset role;
 insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final, started_at, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, -4, 1, true, now(), clock_timestamp(), 'succeeded' from rowcron.job as j where j.name = 'missed';
 select is((select h.verdict from rowcron.job_health as h where h.name = 'missed'), 'well', 'until it has run');
