@@ -112,7 +112,9 @@ left join lateral (
       cross join lateral (
         select l.run_id, l.outcome, l.occurrences, l.started_at, l.finished_at
         from rowcron.ledger as l
-        where l.job = n.name and l.job_id = j.id and l.final
+        -- As an equation it is taken for a second, independent one: a few entries are expected, and
+        -- all that the job has are read and sorted.
+        where l.job = n.name and coalesce(l.job_id = j.id, false) and l.final
         order by l.finished_at desc
         limit 100
       ) as l

@@ -555,6 +555,8 @@ def test_a_run_is_listed_ended_shown_and_retried(
     assert "exit code 3" in run("job", "show", shell_job).stdout
     assert run("runs", "cancel", str(number), code=1).stderr.startswith("Error: ")
     assert run("runs", "output", "999999", code=1).stderr.startswith("Error: run 999999 ")
+    run("job", "edit", shell_job, "--name", "dumped")
+    assert "exit code 3" in run("job", "show", "dumped").stdout, "also by its name of that time"
 
 
 def test_output_is_made_safe_on_a_terminal(

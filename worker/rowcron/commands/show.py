@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import click
 
@@ -20,6 +20,29 @@ from rowcron.text import plain, relative, safe, took
 # What is shown in its own line above, or never.
 APART = ("id", "name", "owner", "command", "description", "schedule", "timezone", "enabled")
 
+# By the names that it has had, as the views do: the ledger has no index of its own for numbers. As
+# in job_health no equation of them, else all that the job has would be read and sorted.
+LAST_FIVE: LiteralString = """
+  select e.*
+  from (
+    select %(name)s::text
+    union
+    select c.old_values ->> 'name' from rowcron.change as c
+    where c.job_id = %(id)s and c.action = 'update' and c.old_values ? 'name'
+  ) as n (name)
+  cross join lateral (
+    select
+      l.run_id, l.outcome, l.reason, l.attempt, l.started_at, l.finished_at,
+      l.finished_at - l.started_at as duration, l.error
+    from rowcron.ledger as l
+    where l.job = n.name and coalesce(l.job_id = %(id)s, false) and l.final
+    order by l.finished_at desc
+    limit 5
+  ) as e
+  order by e.finished_at desc
+  limit 5
+"""
+
 
 @command("show", "rowcron job show nightly")
 @job_argument()
@@ -31,12 +54,7 @@ def show(named: Named, name: str, as_json: bool) -> None:
         job = find_job(client, name)
         columns = client.one("select * from rowcron.job as j where j.id = %s", [job["id"]]) or {}
         upcoming = _next_five(client, job)
-        last = client.rows(
-            "select h.run_id, h.outcome, h.reason, h.attempt, h.started_at, h.finished_at,"
-            " h.duration, h.error from rowcron.history as h where h.job_id = %s"
-            " order by h.finished_at desc limit 5",
-            [job["id"]],
-        )
+        last = client.rows(LAST_FIVE, {"id": job["id"], "name": job["name"]})
         now = client.one("select clock_timestamp() as now")
     if as_json:
         print_json({**columns, **job, "next_runs": upcoming, "last_runs": last})

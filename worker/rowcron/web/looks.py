@@ -93,7 +93,7 @@ _STATE = (
     "select s.*, extract(epoch from s.median_duration)::float8 as median_seconds"
     f" from ({STATE}) as s"
 )
-_ENTRIES = f"""
+ENTRIES = f"""
   select
     h.run_id, h.attempt, h.outcome, h.reason, h.error, h.scheduled_for, h.first_scheduled_for,
     h.occurrences, h.started_at, h.finished_at,
@@ -105,7 +105,8 @@ _ENTRIES = f"""
       e.run_id, e.attempt, e.outcome, e.reason, e.error, e.scheduled_for, e.first_scheduled_for,
       e.occurrences, e.started_at, e.finished_at
     from rowcron.history as e
-    where e.job = n.name and e.job_id = j.id
+    -- no equation of numbers, as in job_health: all that the job has would be read and sorted
+    where e.job = n.name and coalesce(e.job_id = j.id, false)
     order by e.finished_at desc
     limit 60
   ) as h
@@ -177,7 +178,7 @@ async def look_at_job(asker: Asker, job: int) -> Record:
             " from rowcron.why_not_running(%(name)s, %(owner)s) as w",
             values,
         ),
-        "entries": await asker.rows(_ENTRIES, values),
+        "entries": await asker.rows(ENTRIES, values),
         "live": await asker.rows(_LIVE, values),
         "ahead": [] if over else await asker.rows(_NEXT_TEN, values),
         "changes": await asker.rows(CHANGES, (job, 20)),
