@@ -175,14 +175,9 @@ select
   ) as workers,
   (select count(*) from (
     select from rowcron.run as r where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
-      limit 1000
+      order by r.rank limit 1000  -- run_ready_idx: else all of the others' is read to find none
   ) as r) as ready_up_to_1000,
-  clock_timestamp() - (
-    select min(r.due_at) from (
-      select r.due_at from rowcron.run as r
-      where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' limit 1000
-    ) as r
-  ) as oldest_ready_age,
+  clock_timestamp() - o.due_at as oldest_ready_age,
   (
     select min(a.next_run_at) from rowcron.agenda as a where a.queue = l.queue and a.kind = l.kind
   ) as next_run_at,
@@ -195,14 +190,32 @@ select
       select min(r.due_at) from rowcron.run as r
       where r.queue = l.queue and r.kind = l.kind and r.state = 'waiting' and r.waits_for = 'time'
     ),
-    (
-      select min(r.due_at) from (
-        select r.due_at from rowcron.run as r
-        where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' limit 1000
-      ) as r
-    )
+    o.due_at
   ), '0'), '0') as overdue_for
 from rowcron.lane as l
+-- ready runs lie by priority, then by due_at: the oldest is the oldest of each priority's first,
+-- the last priority first, because it starves first
+cross join lateral (
+  with recursive ranks as (
+    select max(r.rank) as rank
+    from rowcron.run as r
+    where r.queue = l.queue and r.kind = l.kind and r.state = 'ready'
+    union all
+    select (
+      select max(r.rank) from rowcron.run as r
+      where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' and r.rank < p.rank
+    )
+    from ranks as p
+    where p.rank is not null
+  )
+
+  select min(f.due_at) as due_at
+  from (select p.rank from ranks as p where p.rank is not null limit 1000) as p
+  cross join lateral (
+    select min(r.due_at) as due_at from rowcron.run as r
+    where r.queue = l.queue and r.kind = l.kind and r.state = 'ready' and r.rank = p.rank
+  ) as f
+) as o
 -- once, not for each lane
 cross join (
   select
@@ -211,9 +224,10 @@ cross join (
   limit 1
 ) as h;
 comment on view rowcron.queue_health is
-  'Each queue and kind: workers, what is ready, how old, when something is due next, for how long '
-    'the first of what is due has been so, fired or not (null: nothing is due); whether all is '
-    'held, whether the ledger lacks a partition, and whether one role plays all parts (rowcron '
-      'install --single-role), so that no job is kept from another.';
+  'Each queue and kind: workers, what is ready, how old the oldest of it is (of the last thousand '
+    'priorities), when something is due next, for how long the first of what is due has been so, '
+    'fired or not (null: nothing is due); whether all is held, whether the ledger lacks a '
+    'partition, and whether one role plays all parts (rowcron install --single-role), so that no '
+    'job is kept from another.';
 
 reset role;

@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(81);
+select plan(83);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -98,15 +98,22 @@ select ok((select q.overdue_for between interval '3 min' and interval '4 min' fr
 select is((select q.overdue_for from rowcron.queue_health as q where q.queue = 'default'), null, 'where nothing is due nothing is told');
 reset role;
 
--- for how many occurrences an entry stands
+-- what starves, and for how many occurrences an entry stands
 set local role tap_ann;
-insert into rowcron.job (name, command, queue) values ('crowd', 'select 1', 'crowded'), ('passed over', 'select 1', 'q');
+insert into rowcron.job (name, command, queue) values ('crowd', 'select 1', 'crowded'), ('starved', 'select 1', 'crowded'), ('passed over', 'select 1', 'q');
 reset role;
+insert into rowcron.run (job_id, job, owner, queue, kind, state, priority, due_at) select j.id, j.name, j.owner, j.queue, j.kind, 'ready', 10 + n % 3, clock_timestamp() from rowcron.job as j, generate_series(1, 3000) as n where j.name = 'crowd';
+insert into rowcron.run (job_id, job, owner, queue, kind, state, priority, due_at) select j.id, j.name, j.owner, j.queue, j.kind, 'ready', 5, clock_timestamp() - interval '2 hours' from rowcron.job as j where j.name = 'starved';
+insert into rowcron.run (job_id, job, owner, queue, kind, state, priority, due_at) select j.id, j.name, j.owner, j.queue, j.kind, 'ready', 0, clock_timestamp() - interval '1 hour' from rowcron.job as j where j.name = 'starved';
 insert into rowcron.ledger (job_id, job, owner, queue, kind, final, finished_at, outcome, scheduled_for, first_scheduled_for, occurrences) select j.id, j.name, j.owner, j.queue, j.kind, true, clock_timestamp(), 'skipped', now(), now() - interval '1 hour', 40 from rowcron.job as j where j.name = 'passed over';
 set local role tap_ann;
+select results_eq($$select ready_up_to_1000, oldest_ready_age between interval '2 hours' and interval '121 min', overdue_for between interval '2 hours' and interval '121 min' from rowcron.queue_health where queue = 'crowded'$$,
+  $$values (1000::bigint, true, true)$$, 'the oldest is found behind a thousand of a better priority, whatever its own');
+select results_eq($$select oldest_ready_age, overdue_for from rowcron.queue_health where queue = 'default'$$, $$values (null::interval, null::interval)$$, 'where nothing is ready nothing is old');
 select is((select h.skipped from rowcron.job_health as h where h.name = 'passed over'), 40::bigint, 'skipped counts occurrences, as missed does');
 select is((select h.skipped from rowcron.job_health as h where h.name = 'crowd'), 0::bigint, 'and is 0 where none was');
 reset role;
+delete from rowcron.run where job in ('crowd', 'starved');
 insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt, final, started_at, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, -4, 1, true, now(), clock_timestamp(), 'succeeded' from rowcron.job as j where j.name = 'missed';
 select is((select h.verdict from rowcron.job_health as h where h.name = 'missed'), 'well', 'until it has run');
 insert into rowcron.ledger (job_id, job, owner, queue, kind, final, finished_at, outcome) select j.id, j.name, j.owner, j.queue, j.kind, true, clock_timestamp(), 'missed' from rowcron.job as j, generate_series(1, 10) where j.name = 'missed';

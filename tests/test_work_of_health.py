@@ -98,3 +98,19 @@ def test_a_job_s_last_entries_are_found_without_its_first_ones(
     assert many["rows"] <= few["rows"] * 1.1 + 10, (few, many)
     assert many["rows"] <= 300, (few, many)
     assert many["buffers"] <= few["buffers"] + 150, (few, many)
+
+
+def test_the_oldest_that_is_ready_is_found_without_reading_all_that_is(
+    pair: tuple[Database, Database],
+) -> None:
+    few, many = both(pair, "select * from rowcron.queue_health")
+    assert many["rows"] <= few["rows"] * 1.1 + 10, (few, many)
+    assert many["buffers"] <= few["buffers"] * 1.5 + 150, (few, many)
+    for database in pair:
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            found = db.execute(
+                "select q.oldest_ready_age >= interval '2 hours',"
+                " q.overdue_for >= interval '2 hours' from rowcron.queue_health as q"
+                " where q.queue = 'crowded'"
+            ).fetchone()
+            assert found == (True, True)
