@@ -35,6 +35,41 @@ comment on function rowcron._check_policies(text, text) is
   'Refuses policies for changes of time that do not exist.
 Errors: RCSCH.';
 
+create or replace function rowcron._check_reach(after timestamptz, anchor timestamptz) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  field text;
+  given timestamptz;
+  since timestamptz;
+begin
+  -- Weekdays are counted from 1600 on, and seconds as floats are exact until 20267. An interval may
+  -- have begun as early as a job's starts_at.
+  select c.field, c.given, c.since into field, given, since
+  from (values
+    ('after', nullif(after, 'infinity'), timestamptz '1601-01-01 00:00:00+00'),
+    ('anchor', anchor, '0001-01-01 00:00:00+00')
+  ) as c (field, given, since)
+  where c.given < c.since or c.given >= '20000-01-01 00:00:00+00'
+  limit 1;
+  if field is not null then
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('%s "%s" is out of range', field, given),
+      detail = format('Allowed: an instant of the years %s to 19999.',
+        extract(year from since at time zone interval '0')),
+      hint = format('write: %s => now()', field);
+  end if;
+end;
+$$;
+
+comment on function rowcron._check_reach(timestamptz, timestamptz) is
+  'Refuses instants that the calendar does not reach; after infinity there is nothing.
+Errors: RCLIM.';
+
 create or replace function rowcron.next_run(
   schedule text,
   after timestamptz default clock_timestamp(),
@@ -53,6 +88,7 @@ as $$
 begin
   perform rowcron._check_timezone(timezone);
   perform rowcron._check_policies(on_gap, on_fold);
+  perform rowcron._check_reach(after, anchor);
   return rowcron._next(
     rowcron._parse(schedule, seed), after, timezone, anchor, on_gap, on_fold
   );
@@ -66,7 +102,7 @@ comment on function rowcron.next_run(
 anchor: where @every counts from, otherwise after itself. seed: what spreads H; a job has its owner, as
 quote_ident writes it, and its name, joined by a dot, as they were when that was stored. on_gap (run,
 skip) and on_fold (once, twice): null means by the schedule''s form.
-Errors: RCSCH, RCTZN.';
+Errors: RCSCH, RCTZN, RCLIM.';
 
 create or replace function rowcron.next_runs(
   schedule text,
@@ -92,9 +128,10 @@ declare
 begin
   perform rowcron._check_timezone(timezone);
   perform rowcron._check_policies(on_gap, on_fold);
+  perform rowcron._check_reach(after, anchor);
   for n in 1 .. count loop
     at := rowcron._next(parsed, at, timezone, start, on_gap, on_fold);
-    exit when at is null;
+    exit when at is null or at >= '20000-01-01 00:00:00+00';
     return next at;
   end loop;
 end;
@@ -103,8 +140,8 @@ $$;
 comment on function rowcron.next_runs(
   text, integer, timestamptz, text, timestamptz, text, text, text
 ) is
-  'The next instants of a schedule, at most count of them, in order. For @after each follows the one
+  'The next instants of a schedule, at most count of them, in order, up to the year 19999. For @after each follows the one
 before as if runs took no time. Arguments and errors as of next_run.
-Errors: RCSCH, RCTZN.';
+Errors: RCSCH, RCTZN, RCLIM.';
 
 reset role;

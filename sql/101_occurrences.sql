@@ -170,14 +170,19 @@ declare
   entry rowcron.agenda;
   names text[];
 begin
-  if "from" is null or until is null or not isfinite("from") or not isfinite(until) then
+  if "from" is null or until is null or not isfinite("from") or not isfinite(until)
+    or "from" >= '20000-01-01 00:00:00+00'
+  then
     raise exception using
       errcode = 'RCLIM',
       message = format('"%s" to "%s" is not a stretch of time', "from", until),
-      detail = 'Occurrences are listed from an instant on, and before another.',
+      detail = 'Occurrences are listed from an instant on, and before another, up to the year 19999.',
       hint = format('select * from rowcron.occurrences(%L, now() - interval ''1 day'', '
         || 'now() + interval ''1 day'');', wanted.name);
   end if;
+  -- what the calendar reaches, as in chapter 028
+  "from" := greatest("from", '1601-01-01 00:00:00+00');
+  until := least(until, '20000-01-01 00:00:00+00');
   select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
   -- the ledger is found by the name that the job had at the time
   names := wanted.name || array(

@@ -134,8 +134,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   at constant timestamptz := clock_timestamp();
-  upto constant timestamptz := least(
-    coalesce(dst_audit.until, at + interval '8766 hours'), at + interval '876600 hours');
+  upto constant timestamptz := greatest(at, least(
+    coalesce(dst_audit.until, at + interval '8766 hours'), at + interval '876600 hours'));
 begin
   return query
   with zones as materialized (

@@ -97,13 +97,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if (
-    isfinite("from") and isfinite(until) and "from" < until and parts between 1 and 10000
+    -- what the calendar reaches, as in chapter 028; beyond, no difference can be computed
+    "from" >= '1601-01-01 00:00:00+00' and until <= '20000-01-01 00:00:00+00'
+    and "from" < until and parts between 1 and 10000
     and until - "from" <= interval '400 days' and until - "from" >= parts * interval '1 ms'
   ) is not true then
     raise exception using
       errcode = 'RCLIM',
       message = format('"%s" to "%s" is not a stretch of time in %s parts', "from", until, parts),
-      detail = 'Allowed: up to 400 days, in 1 to 10000 parts of a millisecond or more.',
+      detail = 'Allowed: up to 400 days of the years 1601 to 19999, in 1 to 10000 parts of a '
+        || 'millisecond or more.',
       hint = 'select * from rowcron.planned_load(now(), now() + interval ''1 day'', 1440);';
   end if;
 end

@@ -1,7 +1,7 @@
 -- The calendar: days, zones, gaps and folds, intervals, backwards and counting.
 
 begin;
-select plan(131);
+select plan(146);
 set local timezone to 'UTC';
 
 create function pg_temp.utc(instant timestamptz) returns text language sql as $$
@@ -217,6 +217,39 @@ select is(rowcron.next_run('0 30 2 * 3 sunL', '2026-11-28', 'Europe/Berlin'), nu
 select is(rowcron.next_run('30 2 * 3 sun#2', '2026-11-28', 'America/New_York', on_gap => 'skip'), null, 'so is the second in New York');
 select is(rowcron.next_run('30 2 * 3 sun#2', '2026-11-28', 'America/New_York'), '2027-03-14 07:00Z', 'which is moved behind it by default');
 select is(rowcron.next_run('@at 2027-10-31 02:30', '2027-10-31 00:30Z', 'Europe/Berlin', on_fold => 'twice'), null, '@at is one instant, whatever on_fold says');
+
+-- Where time ends.
+select throws_ok(format('select rowcron.next_run(%s)', asked), 'RCLIM', message, format('%s: %s', asked, message))
+from (values
+  ($$'0 0 29 2 *', '294276-12-31'$$, 'after "31.12.294276 00:00:00 UTC" is out of range'),
+  ($$'* * * * *', '20000-01-01'$$, 'after "01.01.20000 00:00:00 UTC" is out of range'),
+  ($$'0 0 29 2 *', '4714-11-24 00:00 BC'$$, 'after "24.11.4714 00:00:00 UTC BC" is out of range'),
+  ($$'* * * * *', '1600-12-31 23:59:59'$$, 'after "31.12.1600 23:59:59 UTC" is out of range'),
+  ($$'* * * * *', '-infinity'$$, 'after "-infinity" is out of range'),
+  ($$'@every 1 second', now(), 'UTC', '-infinity'$$, 'anchor "-infinity" is out of range'),
+  ($$'@every 1 second', now(), 'UTC', 'infinity'$$, 'anchor "infinity" is out of range'),
+  ($$'@every 1 day', now(), 'UTC', '4714-11-24 00:00 BC'$$, 'anchor "24.11.4714 00:00:00 UTC BC" is out of range')
+) as refused (asked, message);
+select throws_ok($$select rowcron.next_runs('@every 1 second', 2, now(), 'UTC', '-infinity')$$, 'RCLIM', null, 'several runs neither');
+create function pg_temp.hint_of(query text) returns text language plpgsql as $$
+declare
+  detail text;
+  hint text;
+begin
+  execute query;
+  return null;
+exception
+  when sqlstate 'RCLIM' then
+    get stacked diagnostics hint = pg_exception_hint, detail = pg_exception_detail;
+    return detail || ' ' || hint;
+end;
+$$;
+select is(pg_temp.hint_of($$select rowcron.next_run('@hourly', '-infinity')$$), 'Allowed: an instant of the years 1601 to 19999. write: after => now()', 'it is told what is allowed');
+select is(rowcron.next_run('0 0 * * 5#1', '1601-01-01'), '1601-01-05', 'the first week that can be asked for has its weekdays');
+select is(rowcron.next_run('0 0 29 2 *', '19999-12-31 23:59:59.9'), '20000-02-29', 'the last instant that can be asked after has a next run');
+select is(rowcron.next_run('@every 1 day', '2026-11-28 12:00', anchor => '0001-01-01'), '2026-11-29', 'an interval may have begun in the year 1');
+select is(rowcron.next_run('* * * * *', 'infinity'), null, 'after the end of time there is nothing');
+select is((select count(*) || ' ' || max(at) from rowcron.next_runs('@every 100 years', 10000, '2026-01-01', anchor => '2000-01-01') as at), '179 01.01.19900 00:00:00 UTC', 'several runs end where the calendar does');
 
 select * from finish();
 rollback;

@@ -2,7 +2,7 @@
 -- name that stands earlier in the search path of all functions.
 
 begin;
-select plan(26);
+select plan(30);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -116,6 +116,10 @@ select is((select count(*) || ' ' || max(o.scheduled_for) from rowcron.occurrenc
 select is((select count(*) from rowcron.occurrences('seconds', '2027-06-02 02:46:39.000001', '2027-06-02 02:47') as o), 20::bigint, 'from there one can go on');
 select throws_ok($$select * from rowcron.occurrences('five', null, '2027-06-01')$$, 'RCLIM', null, 'a stretch without an end is refused');
 select throws_ok($$select * from rowcron.occurrences('five', '-infinity', 'infinity')$$, 'RCLIM', null, 'and an endless one');
+select throws_ok($$select * from rowcron.occurrences('five', '294276-01-01', '294276-12-31')$$, 'RCLIM', null, 'and one that no calendar reaches');
+select is((select count(*) from rowcron.occurrences('five', '4714-11-24 00:00 BC', '2027-06-01')), (select count(*) from rowcron.occurrences('five', '2000-01-01', '2027-06-01')), 'before all time there were none');
+select is((select count(*) from rowcron.occurrences('five', '4714-11-24 00:00 BC', '4714-11-25 00:00 BC')), 0::bigint, 'none at all');
+select is((select count(*) from rowcron.occurrences('five', '19999-12-31 22:59:30', '294276-12-31')), 12::bigint, 'they are listed up to the year 19999');
 set local role tap_bob;
 select throws_ok($$select * from rowcron.occurrences('five', '2027-06-01', '2027-06-02', 'tap_ann')$$, 'RCNOJ', null, 'somebody else''s job is as none');
 set local role tap_viewer;

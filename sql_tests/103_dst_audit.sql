@@ -2,7 +2,7 @@
 -- path of all functions.
 
 begin;
-select plan(29);
+select plan(30);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -108,6 +108,9 @@ select is((select count(*) from rowcron.dst_audit('2028-01-01')), 0::bigint, 'so
 set local role tap_viewer;
 select ok((select count(*) from rowcron.dst_audit('2028-01-01')) > 10, 'a viewer audits all');
 reset role;
+
+-- where time ends
+select is((select count(*) from rowcron.dst_audit('-infinity')), 0::bigint, 'up to an instant that has been there is nothing');
 
 select * from finish();
 rollback;

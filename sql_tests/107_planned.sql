@@ -1,7 +1,7 @@
 -- How many occurrences are to come, by the part. tests/test_outlook.py compares the counts with lists.
 
 begin;
-select plan(9);
+select plan(11);
 set local client_min_messages to error;
 
 create role tap_ann;
@@ -19,7 +19,7 @@ select is((select array_agg(j.name order by j.name) from rowcron.job as j where 
 select is((select sum(n) from rowcron.planned_load(now(), now() + '1 day', 1440))::bigint, 25::bigint, 'a load is of what is not paused');
 select is((select count(*) from rowcron.planned(now(), now() + '1 day', 24, '{-1}')), 0::bigint, 'of no job nothing');
 select throws_ok(format($$select * from rowcron.planned(%s)$$, a), 'RCLIM', null, 'refused: ' || a)
-from unnest(array['now(), now(), 1', 'now(), now() + interval ''2 years'', 1']) as a;
+from unnest(array['now(), now(), 1', 'now(), now() + interval ''2 years'', 1', '''4714-11-24 00:00 BC'', ''294276-12-31'', 10', '''294276-12-30'', ''294276-12-31'', 10']) as a;
 set local role tap_bob;
 select is((select count(*) from rowcron.planned(now(), now() + '1 day', 24)) + (select count(*) from rowcron.planned_load(now(), now() + '1 day', 24)), 0::bigint, 'of another''s nothing');
 

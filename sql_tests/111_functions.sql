@@ -26,6 +26,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_check_owner()', 'invoker', 'v', ''),
   ('_check_parts(timestamp with time zone,timestamp with time zone,integer)', 'invoker', 'i', 'operator user viewer'),
   ('_check_policies(text,text)', 'invoker', 'i', ''),
+  ('_check_reach(timestamp with time zone,timestamp with time zone)', 'invoker', 'i', ''),
   ('_check_setting()', 'invoker', 'v', ''),
   ('_check_secrets(rowcron.job)', 'invoker', 's', 'operator user'),
   ('_check_timezone(text)', 'invoker', 's', 'operator user'),

@@ -797,9 +797,9 @@ def test_whoever_has_no_output_or_a_narrow_one_is_served(database: Database, run
     )
     assert told.returncode == 0
     assert b"\n- due  " in told.stdout
-    far = rowcron("next", "0 3 * * *", "--after", "294270-01-01", env=dict(env))
+    far = rowcron("next", "0 3 * * *", "--after", "19999-01-01", env=dict(env))
     assert (far.returncode, far.stderr) == (0, "")
-    assert far.stdout.startswith("294270-01-01 03:00:00")
+    assert far.stdout.startswith("19999-01-01 03:00:00")
 
 
 @pytest.mark.once
