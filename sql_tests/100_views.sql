@@ -1,7 +1,7 @@
 -- What a person asks: the views, and why a job is not running.
 
 begin;
-select plan(83);
+select plan(84);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 

@@ -104,9 +104,9 @@ ENTRIES = f"""
     select
       e.run_id, e.attempt, e.outcome, e.reason, e.error, e.scheduled_for, e.first_scheduled_for,
       e.occurrences, e.started_at, e.finished_at
-    from rowcron.history as e
+    from rowcron.ledger as e
     -- no equation of numbers, as in job_health: all that the job has would be read and sorted
-    where e.job = n.name and coalesce(e.job_id = j.id, false)
+    where e.job = n.name and coalesce(e.job_id = j.id, false) and e.final
     order by e.finished_at desc
     limit 60
   ) as h
