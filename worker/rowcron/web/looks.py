@@ -6,7 +6,7 @@ from typing import Any
 
 from rowcron.web.actor import Asker, Record
 from rowcron.web.jobs import CHANGES, ONE, STATE
-from rowcron.web.marks import MARKS, NAMES
+from rowcron.web.marks import MARKS
 from rowcron.web.problems import Refusal
 
 OF_A_JOB = 7  # statements that look_at_job sends
@@ -93,24 +93,27 @@ _STATE = (
     "select s.*, extract(epoch from s.median_duration)::float8 as median_seconds"
     f" from ({STATE}) as s"
 )
-ENTRIES = f"""
+ENTRIES = """
   select
     h.run_id, h.attempt, h.outcome, h.reason, h.error, h.scheduled_for, h.first_scheduled_for,
     h.occurrences, h.started_at, h.finished_at,
     extract(epoch from h.finished_at - h.started_at)::float8 as seconds
-  from rowcron.job as j
-  cross join lateral {NAMES}
+  from (
+    select %(name)s::text
+    union
+    select c.old_values ->> 'name' from rowcron.change as c
+    where c.job_id = %(id)s and c.action = 'update' and c.old_values ? 'name'
+  ) as n (name)
   cross join lateral (
     select
       e.run_id, e.attempt, e.outcome, e.reason, e.error, e.scheduled_for, e.first_scheduled_for,
       e.occurrences, e.started_at, e.finished_at
     from rowcron.ledger as e
     -- no equation of numbers, as in job_health: all that the job has would be read and sorted
-    where e.job = n.name and coalesce(e.job_id = j.id, false) and e.final
+    where e.job = n.name and coalesce(e.job_id = %(id)s, false) and e.final
     order by e.finished_at desc
     limit 60
   ) as h
-  where j.id = %(id)s
   order by h.finished_at desc
   limit 60
 """
