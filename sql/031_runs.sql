@@ -101,8 +101,8 @@ comment on column rowcron.run.handler is 'What a worker must have: for kind pyth
   'SQL job with a connection "connection NAME".';
 comment on column rowcron.run.state is 'waiting, ready or running.';
 comment on column rowcron.run.waits_for is
-  'What a waiting run waits for: time (due later or backing off), limit (max_running), overlap (an '
-    'earlier run), resume (paused).';
+  'What a waiting run waits for: time (due later or backing off), limit (max_running, or the end of '
+    'an open edit of its job), overlap (an earlier run), resume (paused).';
 comment on column rowcron.run.priority is 'Higher first.';
 comment on column rowcron.run.rank is
   'The priority''s complement: the best first and all ascending, so that (rank, due_at, id) is a '

@@ -1,8 +1,9 @@
 -- What may not start is not among the ready runs: it waits for its time, for a limit, for an earlier
 -- run, or for a resume. Here runs are parked and released. Both happen under the lock of the job's
--- agenda row, in statements of their own after the lock was granted, so that counts are true; whoever
--- does not get that lock leaves the job to whoever holds it. Nothing has to be remembered when a run
--- ends: the next claim that looks finds the room.
+-- agenda row, in statements of their own after the lock was granted, so that counts are true. Whoever
+-- does not get that lock starts nothing of what it guards, and parks that too: ready it would stand
+-- before the runs of others in each claim, for as long as an edit of the job is open. Nothing has to
+-- be remembered when a run or an edit ends: the next claim that looks finds the room.
 
 set role rowcron_owner;
 
@@ -165,6 +166,7 @@ as $$
 declare
   kept bigint[];
   entry rowcron.agenda;
+  decides boolean;  -- else somebody else does, about the whole job
   room bigint;
   mine bigint[];
   stray rowcron.run;
@@ -216,11 +218,15 @@ begin
     where a.job_id in (select r.job_id from rowcron.run as r where r.id = any (ids)
       and r.id <> all (kept))
     order by a.job_id
-    for update skip locked
   loop
+    perform from rowcron.agenda as a where a.job_id = entry.job_id for update skip locked;
+    decides := found;
+    -- a new statement, so that it sees what was committed before the lock was granted
+    select a.* into entry from rowcron.agenda as a where a.job_id = entry.job_id;
     mine := array(
       select r.id from rowcron.run as r
-      where r.id = any (ids) and r.job_id = entry.job_id and (entry.enabled or r.through_pause)
+      where r.id = any (ids) and r.id <> all (kept) and r.job_id = entry.job_id
+        and decides and (entry.enabled or r.through_pause)
       order by r.priority desc, r.due_at, r.id
     );
     if entry.max_running is not null then
@@ -235,11 +241,12 @@ begin
     end if;
     kept := kept || mine;
     update rowcron.run as r
-    set state = 'waiting', waits_for = case when entry.enabled or r.through_pause then 'limit'
-      else 'resume' end
+    -- a resume that is open now would not see what is parked for it
+    set state = 'waiting', waits_for = case
+      when not decides or entry.enabled or r.through_pause then 'limit' else 'resume' end
     where r.id = any (array(
       select v.id from rowcron.run as v
-      where v.job_id = entry.job_id and v.state = 'ready' and v.id <> all (mine)
+      where v.job_id = entry.job_id and v.state = 'ready' and v.id <> all (kept)
         and v.id <> all (picked)
         and (entry.max_running is not null or not v.through_pause)
       limit 1000
@@ -251,6 +258,6 @@ end
 $$;
 comment on function rowcron._hold_back(bigint[], bigint[]) is
   'Returns which of these locked runs may start now, beside those picked already; parks those of '
-    'paused or fully busy jobs, ends those without a job.';
+    'jobs that are paused, fully busy or being edited, ends those without a job.';
 
 reset role;

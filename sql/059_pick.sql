@@ -5,9 +5,8 @@
 --
 -- Two SKIP LOCKED claims would overspend a count, so a job with max_running, and a paused job, is
 -- decided under the lock of its agenda row, which also serialises with edits; a claim that does not
--- get that lock leaves the job's runs for whoever holds it. The surplus is parked (state waiting,
--- for limit or resume) and released by the next claim that finds room, so that no event can be
--- forgotten.
+-- get that lock starts none of the job's runs. The surplus is parked (state waiting, for limit or
+-- resume) and released by the next claim that finds room, so that no event can be forgotten.
 
 set role rowcron_owner;
 
@@ -27,13 +26,15 @@ declare
   more tid[];
   more_firsts bigint[];
   steps integer := 0;  -- those that brought something
-  doubtful boolean := false;
+  doubtful boolean;
   doubt boolean;
 begin
-  -- more than one pass only when runs had to be held back
-  for pass in 1..4 loop
+  -- More than one pass only when runs had to be held back: each parks a thousand of each job that it
+  -- meets, so that who is foremost hides nobody for long, but no claim is busy with that alone.
+  for pass in 1..16 loop
     picked := '{}';
     firsts := '{}';
+    doubtful := false;
     -- a step is begun only when the ones before did not suffice
     for nth in 1..bands[cardinality(bands)].step loop
       with ready as materialized (

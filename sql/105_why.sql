@@ -76,6 +76,7 @@ declare
   backing_off rowcron.run;
   earlier rowcron.run;  -- of those that a schedule has made
   running bigint;
+  is_full_up boolean;  -- the job, by max_running
   held text := rowcron._held();
   ungranted text;
   -- the run's, if one is ready: an edit that is not committed when it is made leaves it where it was
@@ -108,6 +109,7 @@ begin
   order by r.scheduled_for limit 1;
   select count(*) into running from rowcron.run as r where r.job_id = wanted.id
     and r.state = 'running';
+  is_full_up := coalesce(running >= wanted.max_running, false);
   if live.state = 'ready' then
     queue := live.queue;
     kind := live.kind;
@@ -182,9 +184,13 @@ begin
       when earlier.id is not null then format('scheduled run %s is %s', earlier.id, earlier.state)
       else 'no earlier run is in the way' end,
     'See rowcron.active; on_overlap = ''allow'' lets them run side by side.'),
-  ('limit', coalesce(running >= wanted.max_running, false),
-    format('%s running, max_running is %s', running, coalesce(wanted.max_running::text, 'not set')),
-    'Raise max_running.'),
+  ('limit', is_full_up or live.waits_for is not distinct from 'limit',
+    case when live.waits_for = 'limit' and not is_full_up
+      then format('run %s waits for the next claim, or for an open edit of its job', live.id)
+      else format('%s running, max_running is %s', running,
+        coalesce(wanted.max_running::text, 'not set')) end,
+    case when is_full_up then 'Raise max_running.'
+      else 'Commit or roll back what edits the job.' end),
   ('kind', not rowcron._may_own_kind(wanted.owner, wanted.kind),
     format('kind %s', wanted.kind),
       format('As an administrator: grant rowcron_%s to %s;', wanted.kind, wanted.owner)),

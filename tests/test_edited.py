@@ -1,0 +1,141 @@
+"""An open edit of a job delays that job alone, not the runs of others that wait behind it."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from harness import WORKER
+
+Connect = Callable[[str], psycopg.Connection[Any]]
+
+
+class Hands:
+    """A worker that claims by hand, and gives up on what takes seconds."""
+
+    def __init__(self, session: psycopg.Connection[Any]) -> None:
+        self.session = session
+        self.session.execute("set statement_timeout = '5s'")
+        self.id = uuid.uuid4()
+
+    def claim(self, capacity: int = 10) -> list[str]:
+        """Claim; return the names of the jobs in order."""
+        query = "select job from rowcron.claim(%s, %s, lease => '1 hour')"
+        return [row[0] for row in self.session.execute(query, (self.id, capacity)).fetchall()]
+
+    def beat(self) -> Any:
+        """Say that it sleeps; return for how many seconds it may."""
+        query = (
+            "select extract(epoch from wake_after)::float"
+            " from rowcron.heartbeat(%s, asleep => true)"
+        )
+        row = self.session.execute(query, (self.id,)).fetchone()
+        assert row is not None
+        return row[0]
+
+
+@pytest.fixture
+def hands(connect: Connect) -> Hands:
+    """A worker."""
+    return Hands(connect(WORKER))
+
+
+def add(author: psycopg.Connection[Any], name: str, count: int = 0, **columns: Any) -> None:
+    """Store a job and enqueue so many runs of it."""
+    columns = {"name": name, "command": "select 1", **columns}
+    marks = ", ".join(["%s"] * len(columns))
+    author.execute("set client_min_messages = error")
+    author.execute(
+        f"insert into rowcron.job ({', '.join(columns)}) values ({marks})".encode(),
+        list(columns.values()),
+    )
+    enqueue(author, name, count)
+
+
+def enqueue(author: psycopg.Connection[Any], name: str, count: int) -> None:
+    """Enqueue so many runs of a job."""
+    if count > 0:
+        many = "select rowcron.enqueue_many(%s, array_fill('{}'::jsonb, array[%s]))"
+        author.execute(many, (name, count))
+
+
+def states(db: psycopg.Connection[Any], name: str) -> dict[str, int]:
+    """How many runs of a job are in each state, or wait for what."""
+    query = (
+        "select coalesce(r.waits_for, r.state), count(*) from rowcron.run as r"
+        " where r.job = %s group by 1"
+    )
+    return dict(db.execute(query, (name,)).fetchall())
+
+
+@pytest.mark.parametrize("capacity", [1, 20])
+def test_an_edit_of_a_limited_job_hides_no_others(
+    alice: psycopg.Connection, bob: psycopg.Connection, hands: Hands, capacity: int
+) -> None:
+    add(alice, "limited", 3_000, max_running=2)
+    add(bob, "other", 1)
+    with alice.transaction(force_rollback=True):
+        alice.execute("update rowcron.job set max_running = 3 where name = 'limited'")
+        assert hands.claim(capacity) == ["other"]
+        why = "select detail from rowcron.why_not_running('limited') where gate = 'limit' and holds"
+        (detail,) = alice.execute(why).fetchone() or ("the gate is open",)
+        assert detail.endswith("waits for the next claim, or for an open edit of its job")
+        assert hands.beat() > 0.5  # it need not look again and again
+    assert hands.claim() == ["limited"] * 2
+    assert hands.claim() == []
+
+
+def test_many_edits_hide_no_others(
+    alice: psycopg.Connection, bob: psycopg.Connection, hands: Hands
+) -> None:
+    for n in range(50):
+        add(alice, f"limited-{n}", 3, max_running=1)
+    add(bob, "other", 1)
+    with alice.transaction():
+        alice.execute("update rowcron.job set max_running = 2")
+        claims = [hands.claim(1) for _ in range(5)]
+        assert [name for names in claims for name in names] == ["other"]
+    started = Counter(name for _ in range(3) for name in hands.claim(100))
+    assert started == {f"limited-{n}": 2 for n in range(50)}
+
+
+@pytest.mark.parametrize("outcome", ["commit", "rollback"])
+def test_a_resume_that_is_open_hides_no_others(
+    db: psycopg.Connection,
+    alice: psycopg.Connection,
+    bob: psycopg.Connection,
+    hands: Hands,
+    outcome: str,
+) -> None:
+    add(alice, "paused", 2_000)
+    alice.execute("select rowcron.pause('paused')")
+    add(bob, "other", 1)
+    alice.execute("begin")
+    alice.execute("select rowcron.resume('paused')")
+    assert hands.claim(1) == ["other"]
+    alice.execute(outcome.encode())
+    claimed = [name for _ in range(3) for name in hands.claim(1000)]
+    if outcome == "commit":
+        assert len(claimed) == 2_000
+        return
+    assert claimed == []
+    assert states(db, "paused") == {"resume": 2_000}
+    alice.execute("select rowcron.resume('paused')")
+    assert hands.claim(2_000) == ["paused"] * 2_000
+
+
+def test_what_is_started_in_spite_of_a_pause_is_claimed_once(
+    alice: psycopg.Connection, hands: Hands
+) -> None:
+    """And counts once against what the worker can take."""
+    add(alice, "paused", 1)
+    alice.execute("select rowcron.pause('paused')")
+    for _ in range(2):
+        alice.execute("select rowcron.run_now('paused')")
+    add(alice, "other", 5)
+    assert Counter(hands.claim(5)) == {"paused": 2, "other": 3}
