@@ -64,6 +64,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   parked record;
+  entry rowcron.agenda;
   released integer := 0;
   more integer;
 begin
@@ -89,7 +90,7 @@ begin
       from jobs as j
       where j.job_id is not null
     )
-    select j.job_id, a.max_running
+    select j.job_id
     from jobs as j
     -- limit: a join planned while there were few jobs reads all of them
     cross join lateral (
@@ -106,6 +107,20 @@ begin
     perform from rowcron.agenda as a where a.job_id = parked.job_id for update skip locked;
     continue when not found;
     -- a new statement, so that it sees what was committed before the lock was granted
+    select a.* into entry from rowcron.agenda as a where a.job_id = parked.job_id;
+    -- What was parked for a limit and then paused: among the others it would be looked at, and put
+    -- back, before each run that may start in spite of the pause.
+    if not entry.enabled then
+      update rowcron.run as r
+      set waits_for = 'resume'
+      where r.id = any (array(
+        select w.id
+        from rowcron.run as w
+        where w.job_id = parked.job_id and w.waits_for = 'limit' and not w.through_pause
+        limit 1000
+        for update skip locked
+      ));
+    end if;
     -- the best of all, so that what is ready already has no precedence over what was parked before
     update rowcron.run as r
     set state = 'ready', waits_for = null
@@ -117,8 +132,9 @@ begin
         select w.id
         from rowcron.run as w
         where w.job_id = parked.job_id and (w.state = 'ready' or w.waits_for = 'limit')
+          and (entry.enabled or w.through_pause)
         order by w.priority desc, w.due_at, w.id
-        limit case when parked.max_running is null then 1000 else greatest(parked.max_running - (
+        limit case when entry.max_running is null then 1000 else greatest(entry.max_running - (
           select count(*) from rowcron.run as v where v.job_id = parked.job_id
             and v.state = 'running' and v.limited
         ), 0) end

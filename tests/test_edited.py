@@ -139,3 +139,20 @@ def test_what_is_started_in_spite_of_a_pause_is_claimed_once(
         alice.execute("select rowcron.run_now('paused')")
     add(alice, "other", 5)
     assert Counter(hands.claim(5)) == {"paused": 2, "other": 3}
+
+
+def test_a_run_that_a_pause_holds_stands_in_the_way_of_none_that_it_does_not(
+    db: psycopg.Connection, alice: psycopg.Connection, hands: Hands
+) -> None:
+    add(alice, "limited", 31, max_running=1)
+    assert hands.claim() == ["limited"]
+    assert states(db, "limited") == {"running": 1, "limit": 30}
+    alice.execute("select rowcron.pause('limited')")
+    alice.execute("select rowcron.run_now('limited')")
+    assert hands.claim() == []
+    db.execute("delete from rowcron.run where state = 'running'")
+    assert hands.claim() == ["limited"]
+    assert states(db, "limited") == {"running": 1, "resume": 30}
+    alice.execute("select rowcron.resume('limited')")
+    db.execute("delete from rowcron.run where state = 'running'")
+    assert hands.claim() == ["limited"]
