@@ -213,6 +213,11 @@ begin
         and (j.connection is null or rowcron._may_use_connection(j.owner, j.connection))
     )
   loop
+    ids := array_remove(ids, stray.id);
+    if not rowcron._can_end(stray) then
+      update rowcron.run as r set state = 'waiting', waits_for = 'limit' where r.id = stray.id;
+      continue;
+    end if;
     perform rowcron._end_run(stray, 'cancelled', case
       when not exists (select from rowcron.job as j where j.id = stray.job_id) then 'job deleted'
       when not rowcron._may_own_kind(stray.owner, stray.kind)
@@ -223,7 +228,6 @@ begin
         where j.id = stray.job_id and j.connection is not null
           and not rowcron._may_use_connection(j.owner, j.connection)
       ), 'the run does not fit its job') end);
-    ids := array_remove(ids, stray.id);
   end loop;
   kept := array(
     select r.id from rowcron.run as r join rowcron.agenda as a on a.job_id = r.job_id

@@ -105,6 +105,26 @@ $$;
 comment on function rowcron._count_from_end(bigint[])
   is 'A job with schedule @after is next due counted from now, when its run has ended.';
 
+create or replace function rowcron._can_end(live rowcron.run) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if live.scheduled_for is null then
+    return true;
+  end if;
+  perform from rowcron.agenda as a
+  where a.job_id = live.job_id and (a.parsed).form = 'after'
+  for update skip locked;
+  return found or not exists (
+    select from rowcron.agenda as a where a.job_id = live.job_id and (a.parsed).form = 'after'
+  );
+end
+$$;
+comment on function rowcron._can_end(rowcron.run) is
+  'Whether _end_run would wait for nobody: locks what the job''s next occurrence is counted in; '
+    'false while an edit of the job is open. For those who act for many owners and can come again.';
+
 create or replace function rowcron._end_run(
   live rowcron.run, outcome text, reason text, error text default null, output text default null,
   result jsonb default null

@@ -26,6 +26,7 @@ begin
     order by r.id
     for update skip locked
   loop
+    continue when not rowcron._can_end(live);  -- looked at again as long as the worker holds it
     -- What a worker that has said goodbye still holds it took with a claim that was committed
     -- later, or its row was locked then. Of a SQL job nothing is left: given back, not lost. Any
     -- other may have begun, and nobody is left to ask.
@@ -167,6 +168,9 @@ begin
     order by r.id
     for update skip locked
   loop
+    -- what is only given back does not end; the rest is then left to those who look for lost claims
+    continue when (live.id = any (begun) or live.cancel_asked_by is not null)
+      and not rowcron._can_end(live);
     perform rowcron._settle(live, case when live.id = any (begun) then 'stopped' else 'released' end,
       null, null, null, null, null);
   end loop;

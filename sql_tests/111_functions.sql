@@ -25,6 +25,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_check_job()', 'invoker', 'v', ''),
   ('_check_owner()', 'invoker', 'v', ''),
   ('_check_parts(timestamp with time zone,timestamp with time zone,integer)', 'invoker', 'i', 'operator user viewer'),
+  ('_can_end(rowcron.run)', 'invoker', 'v', ''),
   ('_check_policies(text,text)', 'invoker', 'i', ''),
   ('_check_reach(timestamp with time zone,timestamp with time zone)', 'invoker', 'i', ''),
   ('_check_setting()', 'invoker', 'v', ''),

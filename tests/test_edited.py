@@ -156,3 +156,81 @@ def test_a_run_that_a_pause_holds_stands_in_the_way_of_none_that_it_does_not(
     alice.execute("select rowcron.resume('limited')")
     db.execute("delete from rowcron.run where state = 'running'")
     assert hands.claim() == ["limited"]
+
+
+@pytest.fixture
+def counted(db: psycopg.Connection, alice: psycopg.Connection, bob: psycopg.Connection) -> int:
+    """A run of a job that counts from its end, and is not begun twice; another job's after it."""
+    db.execute("grant rowcron_python to alice")
+    add(alice, "counted", kind="python", command="h", schedule="@after 1 hour", on_lost="fail")
+    db.execute("update rowcron.agenda set next_run_at = clock_timestamp()")
+    db.execute("select rowcron.claim(capacity => 0)")
+    add(bob, "other", 1)
+    ((run,),) = db.execute("select id from rowcron.run where job = 'counted'").fetchall()
+    return int(run)
+
+
+def ends(db: psycopg.Connection[Any], run: int) -> list[tuple[str, str]]:
+    """The final entries of a run."""
+    query = "select outcome, reason from rowcron.ledger where run_id = %s and final"
+    return db.execute(query, (run,)).fetchall()
+
+
+EDIT = "update rowcron.job set ends_at = '2100-01-01' where name = 'counted'"
+
+
+def test_a_lost_run_whose_job_is_edited_keeps_nobody_from_claiming(
+    db: psycopg.Connection,
+    alice: psycopg.Connection,
+    connect: Connect,
+    hands: Hands,
+    counted: int,
+) -> None:
+    lost = Hands(connect(WORKER))
+    assert lost.claim(1) == ["counted"]
+    with alice.transaction():
+        alice.execute(EDIT)
+        db.execute("update rowcron.worker set expires_at = now()")
+        hands.beat()
+        assert hands.claim() == ["other"]
+        assert ends(db, counted) == []
+    hands.claim()
+    assert ends(db, counted) == [
+        ("lost", "its worker was silent for longer than its lease; on_lost = fail")
+    ]
+    after = (
+        "select next_run_at > now() + interval '50 minutes' from rowcron.agenda"
+        " where (parsed).form = 'after'"
+    )
+    assert db.execute(after).fetchone() == (True,)
+
+
+def test_a_worker_that_stops_waits_for_no_edit_of_what_it_has_begun(
+    db: psycopg.Connection,
+    alice: psycopg.Connection,
+    connect: Connect,
+    hands: Hands,
+    counted: int,
+) -> None:
+    stopping = Hands(connect(WORKER))
+    assert stopping.claim() == ["counted", "other"]
+    with alice.transaction():
+        alice.execute(EDIT)
+        bye = "select rowcron.heartbeat(%s, stopping => true, holding => array[%s::bigint])"
+        stopping.session.execute(bye, (stopping.id, counted))
+        assert hands.claim() == ["other"]
+        assert ends(db, counted) == []
+    hands.claim()
+    assert ends(db, counted) == [("lost", "its worker was stopped; on_lost = fail")]
+
+
+def test_a_run_that_may_not_start_any_more_keeps_nobody_from_claiming(
+    db: psycopg.Connection, alice: psycopg.Connection, hands: Hands, counted: int
+) -> None:
+    with alice.transaction():
+        alice.execute(EDIT)
+        db.execute("revoke rowcron_python from alice")
+        assert hands.claim(1) == ["other"]
+        assert ends(db, counted) == []
+    hands.claim()
+    assert ends(db, counted) == [("cancelled", "kind python is not granted to alice")]
