@@ -72,44 +72,61 @@ comment on function rowcron._forget_lanes() is
   'Deletes the lanes in which there is neither a job nor a run any more.';
 
 create or replace function rowcron._recall_lanes() returns void
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '5ms'
 as $$
+declare
+  missing record;
+begin
   -- A run that was enqueued by a transaction that did not see its job move or go (chapter 059) may
   -- have come into a lane that was forgotten meanwhile.
-  insert into rowcron.lane (queue, kind)
-  with recursive ready as (
-    (
-      select r.queue, r.kind from rowcron.run as r where r.state = 'ready'
-      order by r.queue, r.kind limit 1
+  for missing in
+    with recursive ready as (
+      (
+        select r.queue, r.kind from rowcron.run as r where r.state = 'ready'
+        order by r.queue, r.kind limit 1
+      )
+      union all
+      select n.queue, n.kind
+      from ready as u
+      cross join lateral (
+        select r.queue, r.kind from rowcron.run as r
+        where r.state = 'ready' and (r.queue, r.kind) > (u.queue, u.kind)
+        order by r.queue, r.kind limit 1
+      ) as n
+    ), waiting as (
+      (
+        select r.queue, r.kind from rowcron.run as r where r.state = 'waiting' and r.waits_for = 'time'
+        order by r.queue, r.kind limit 1
+      )
+      union all
+      select n.queue, n.kind
+      from waiting as u
+      cross join lateral (
+        select r.queue, r.kind from rowcron.run as r
+        where r.state = 'waiting' and r.waits_for = 'time' and (r.queue, r.kind) > (u.queue, u.kind)
+        order by r.queue, r.kind limit 1
+      ) as n
     )
-    union all
-    select n.queue, n.kind
-    from ready as u
-    cross join lateral (
-      select r.queue, r.kind from rowcron.run as r
-      where r.state = 'ready' and (r.queue, r.kind) > (u.queue, u.kind)
-      order by r.queue, r.kind limit 1
-    ) as n
-  ), waiting as (
-    (
-      select r.queue, r.kind from rowcron.run as r where r.state = 'waiting' and r.waits_for = 'time'
-      order by r.queue, r.kind limit 1
-    )
-    union all
-    select n.queue, n.kind
-    from waiting as u
-    cross join lateral (
-      select r.queue, r.kind from rowcron.run as r
-      where r.state = 'waiting' and r.waits_for = 'time' and (r.queue, r.kind) > (u.queue, u.kind)
-      order by r.queue, r.kind limit 1
-    ) as n
-  )
-  select u.queue, u.kind from (select * from ready union select * from waiting) as u
-  where not exists (select from rowcron.lane as l where l.queue = u.queue and l.kind = u.kind)
-  on conflict do nothing
+    select u.queue, u.kind from (select * from ready union select * from waiting) as u
+    where not exists (select from rowcron.lane as l where l.queue = u.queue and l.kind = u.kind)
+    -- each by itself, and not always the same ones first: who is noting some of them may be at it
+    -- for long
+    order by random()
+    limit 100
+  loop
+    begin
+      insert into rowcron.lane (queue, kind) values (missing.queue, missing.kind)
+      on conflict do nothing;
+    exception when lock_not_available then
+      null;
+    end;
+  end loop;
+end
 $$;
 comment on function rowcron._recall_lanes() is
-  'Notes again the lanes that were deleted before a run in them could be seen.';
+  'Notes again lanes that were deleted before a run in them could be seen, a hundred at a time; not '
+    'those that somebody is noting just now.';
 
 reset role;

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from harness import WORKER
+from test_retention import maintain
 
 Connect = Callable[[str], psycopg.Connection[Any]]
 
@@ -234,3 +235,23 @@ def test_a_run_that_may_not_start_any_more_keeps_nobody_from_claiming(
         assert ends(db, counted) == []
     hands.claim()
     assert ends(db, counted) == [("cancelled", "kind python is not granted to alice")]
+
+
+def test_a_queue_that_is_being_opened_keeps_nobody_from_cleaning_up(
+    db: psycopg.Connection, alice: psycopg.Connection
+) -> None:
+    add(alice, "job")
+    for queue in ("taken", "free"):
+        alice.execute(
+            "insert into rowcron.run (job_id, job, owner, queue, kind, state, due_at)"
+            " select j.id, j.name, j.owner, %s, j.kind, 'ready', now() from rowcron.job as j",
+            (queue,),
+        )
+    db.execute("set statement_timeout = '5s'")
+    lanes = "select queue from rowcron.lane order by queue"
+    with alice.transaction(force_rollback=True):
+        add(alice, "new", queue="taken")
+        assert maintain(db) < 2
+        assert db.execute(lanes).fetchall() == [("default",), ("free",)]
+    maintain(db)
+    assert db.execute(lanes).fetchall() == [("default",), ("free",), ("taken",)]
