@@ -337,6 +337,22 @@ def test_a_worker_whose_statement_waits_for_a_lock_stops_all_the_same(
     assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
 
 
+def test_heartbeats_that_wait_for_a_lock_do_not_pile_up(jobs: Jobs, start: Start) -> None:
+    start("--kind", "python", "--lease", "2")
+    run = jobs.run("python", "sleep", {"seconds": 8})
+    jobs.wait_running(run)
+    waits = "select count(distinct pid) from pg_locks where not granted"
+    most = 0
+    with jobs.db.transaction():
+        jobs.db.execute("select from rowcron.worker for update")
+        until = time.monotonic() + 7  # ten beats
+        while time.monotonic() < until:
+            (now,) = jobs.db.execute(waits).fetchone() or (0,)
+            most = max(most, now)
+            time.sleep(0.05)
+    assert 1 <= most <= 3  # the pulse, the one before it, the loop's own
+
+
 def test_an_old_registration_that_is_lost_costs_the_new_one_nothing(
     jobs: Jobs, start: Start
 ) -> None:

@@ -24,6 +24,7 @@ from rowcron.errors import WorkerLost
 from rowcron.models import Beat
 
 FIRST, LONGEST = 0.05, 1.0  # seconds: the pause after a first failure; between beats
+CANCEL = 1.0  # seconds for a cancel to be taken
 
 Heard = Callable[[UUID, Beat], None]
 Lost = Callable[[UUID], None]
@@ -34,7 +35,7 @@ class Pulse(threading.Thread):
 
     Its session shows the database that the worker lives, so it is made known for a registration
     that holds nothing yet, too, and opened again at once when it was cut. A beat that is not
-    answered within a third of the lease is sent again over a new connection.
+    answered within a third of the lease is cancelled, and sent again over a new connection.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Pulse(threading.Thread):
 
     def _beat(self, worker: UUID) -> None:
         assert self._connection is not None
-        timer = threading.Timer(self.patience, cut, (self._connection,))
+        timer = threading.Timer(self.patience, self._give_up, (self._connection,))
         timer.daemon = True
         timer.start()
         try:
@@ -119,6 +120,13 @@ class Pulse(threading.Thread):
             self.lost(worker)
         finally:
             timer.cancel()
+
+    def _give_up(self, connection: psycopg.Connection[Any]) -> None:
+        # A statement that waits for a lock does not notice that its connection is gone: without a
+        # cancel each further beat would leave a session behind.
+        with contextlib.suppress(psycopg.Error):
+            connection.cancel_safe(timeout=min(CANCEL, self.patience / 4))
+        cut(connection)
 
     def stop(self) -> None:
         """End the thread."""
