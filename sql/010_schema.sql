@@ -6,7 +6,7 @@
 -- worker.
 --
 --   010 schema   roles, schemas, settings      048 plan      due occurrences; 050 fire
---   012 identity which database this is        055 limits    what is parked; 058 where to begin
+--   012 identity which database this is        055 limits    what is parked (056); 058 bounds
 --   015 zones    time zones, checked           060 claim     the one SKIP LOCKED query
 --   020 parse    schedule text to bit masks    065 worker    heartbeat: registration, sleep
 --   021 next     the calendar (023-028 too)    068 outcome   retry, backoff, the end

@@ -1,7 +1,7 @@
 -- Runs follow their job in the transaction that edits or deletes it (chapter 042), as far as it sees
 -- them: not what a transaction open at the same time has enqueued, fired or put back for another
 -- attempt, and in REPEATABLE READ nothing that came after its snapshot. Most of that is put right
--- when it is claimed (chapter 055). Here is the rest, once a minute: what nobody would claim, because
+-- when it is claimed (chapter 056). Here is the rest, once a minute: what nobody would claim, because
 -- it stands in a queue or asks for a handler that nobody has any more, or because it waits for a
 -- resume that has been; what has no job; and what runs without being counted. All of it comes of a
 -- change, so it is looked for among the jobs that were changed lately.
