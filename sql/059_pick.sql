@@ -14,7 +14,7 @@ drop function if exists rowcron._pick(text[], text[], text[], integer);
 drop function if exists rowcron._pick(rowcron._band[], text[], integer);
 create function rowcron._pick(
   bands rowcron._band[], handlers text[], capacity integer,
-  out picked tid[], out firsts bigint[], out limited bigint[]
+  out picked tid[], out firsts bigint[], out limited bigint[], out gave_up boolean
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -29,6 +29,7 @@ declare
   doubtful boolean;
   doubt boolean;
 begin
+  gave_up := false;
   -- More than one pass only when runs had to be held back: each parks a thousand of each job that it
   -- meets, so that who is foremost hides nobody for long, but no claim is busy with that alone.
   for pass in 1..16 loop
@@ -101,6 +102,7 @@ begin
     end if;
     started := started || ids;
     exit when not doubtful or cardinality(started) >= capacity;
+    gave_up := pass = 16;
   end loop;
   picked := array(select r.ctid from rowcron.run as r where r.id = any (started));
   firsts := array(
@@ -117,6 +119,7 @@ $$;
 comment on function rowcron._pick(rowcron._band[], text[], integer) is
   'Locks up to `capacity` ready runs of these bands that may start, best first, and returns where '
     'they stand; firsts: one of each job, with the job''s args if one has them; limited: the '
-    'jobs whose runs count against a limit.';
+    'jobs whose runs count against a limit; gave_up: behind all that was held back there may be '
+    'more.';
 
 reset role;

@@ -33,6 +33,7 @@ declare
   tids tid[];
   firsts bigint[];
   limited_jobs bigint[];
+  gave_up boolean;
   -- chapter 058
   key text := rowcron._reach_key(_claim.queues, _claim.kinds, handlers);
   reached rowcron._reached;
@@ -106,7 +107,7 @@ begin
   read_before := pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass);
   for pass in 1..2 loop
     if capacity > 0 and lane_queues is not null then
-      select p.picked, p.firsts, p.limited into tids, firsts, limited_jobs
+      select p.picked, p.firsts, p.limited, p.gave_up into tids, firsts, limited_jobs, gave_up
       from rowcron._pick(rowcron._bands(lane_queues, lane_kinds,
         case when sweeps then null else reached.bounds end), handlers, capacity) as p;
     end if;
@@ -140,7 +141,8 @@ begin
       - cardinality(tids) / 20);
   if passed >= 5000 or not sweeps or reached.swept_at is not null then
     perform rowcron._note_reach(key, reached, sweeps, passed, began, latest,
-      lane_queues, lane_kinds, tids, cardinality(tids) < capacity, fired, promoted);
+      lane_queues, lane_kinds, tids, cardinality(tids) < capacity and not gave_up, fired,
+      promoted);
   end if;
   if tids = '{}' and started = '{}' then
     return;
@@ -299,7 +301,8 @@ comment on function rowcron.claim(
   uuid, integer, text[], text[], text[], interval, boolean, boolean
 ) is
   'One call of a worker: rescues lost claims, fires what is due, then hands out up to `capacity` '
-    'runs, best first. Fewer than asked means there are no more now. While held it returns '
+    'runs, best first. Fewer than asked means there are no more now, or many that may not start '
+      'stood before them: the next call goes on. While held it returns '
       'nothing. terse: of each job one row alone tells what belongs to the job, and the token '
         'unless kind is sql; args that are missing are those of that row. ahead: where there is '
           'nothing now, what falls due within 0.25 s; nothing may then be started, nor the '

@@ -436,3 +436,18 @@ def test_once_the_snapshot_is_gone_nothing_is_remembered(
     enqueue(alice, 100)
     wait_until(lambda: worker.work(1) and not worker.db.execute(NOTES.encode()).fetchone()[0])
     assert worker.passed(10) < 100
+
+
+def test_a_claim_that_gives_up_raises_no_bound(
+    worker: Worker, alice: psycopg.Connection, database: Database
+) -> None:
+    """Before what it would have found stood too much that may not start."""
+    limited = "insert into rowcron.job (name, command, max_running) values (%s, 'select 1', 1)"
+    for n in range(40):
+        alice.execute(limited, (f"limited-{n}",))
+        enqueue(alice, 1, 120, job=f"limited-{n}")
+    [run] = enqueue(alice, 1)
+    with psycopg.connect(database.url("alice")) as editor:
+        editor.execute("update rowcron.job set max_running = 2 where max_running = 1")
+        claims = [worker.claim(1) for _ in range(4)]
+    assert [found for runs in claims for found in runs] == [run]
