@@ -10,8 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from harness import WORKER
+from harness import WORKER, wait_until
 from test_retention import maintain
+from workers import Jobs, Start, jobs, start
+
+__all__ = ["jobs", "start"]
 
 Connect = Callable[[str], psycopg.Connection[Any]]
 
@@ -255,3 +258,16 @@ def test_a_queue_that_is_being_opened_keeps_nobody_from_cleaning_up(
         assert db.execute(lanes).fetchall() == [("default",), ("free",)]
     maintain(db)
     assert db.execute(lanes).fetchall() == [("default",), ("free",), ("taken",)]
+
+
+def test_a_worker_soon_starts_what_stands_behind_many_edits(
+    jobs: Jobs, bob: psycopg.Connection, start: Start
+) -> None:
+    for n in range(60):
+        add(jobs.owner, f"limited-{n}", 1, max_running=1)
+    add(bob, "other", 1)
+    query = "select from rowcron.ledger where job = 'other' and outcome = 'succeeded'"
+    with jobs.owner.transaction(force_rollback=True):
+        jobs.owner.execute("update rowcron.job set max_running = 2")
+        start("--kind", "sql", "--concurrency", "1", "--sql-connections", "1")
+        wait_until(lambda: jobs.db.execute(query).rowcount, 10, "the other's run")

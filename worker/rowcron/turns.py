@@ -152,6 +152,7 @@ class Turns:
                 self.stopping = "drain"
                 return
             pause, due = min(self.longest_sleep(), beat.look_after or FULL_SLEEP * 3600), False
+            vain = False
             if beat.wake_after is None or beat.wake_after > 0:
                 self.claims.in_vain = 0
             early = 0.0 if self._came_early else beat.lead
@@ -166,9 +167,10 @@ class Turns:
                         if full:
                             await self.claims.take(0)  # fires the kinds that it cannot take
                         return
-                    # others hold what there is: soon again, then later
+                    # others hold what there is: soon again, then later; whatever is still open
+                    vain = True
                     pause = min(0.001 * 2 ** min(self.claims.in_vain, 10), FIRE_PAUSE)
-            if not (beat.settled or idle) and light < pause:
+            if not (beat.settled or idle or vain) and light < pause:
                 pause, due, light = light, False, min(light * 2, longest)
             soon = due or (beat.wake_after or FULL_SLEEP + 1) <= FULL_SLEEP
             soon |= self.settings.until_idle
