@@ -75,17 +75,25 @@ begin
       detail = 'Names are unique for each owner.',
       hint = 'Rename one of them.';
   end if;
-  -- whoever is firing it has ended then, and what was fired is seen
-  perform from rowcron.agenda as a where a.job_id = job.id for update;
-  -- whoever claims one of them now is either before this or passes it over
-  perform from rowcron.run as r where r.job_id = job.id order by r.id for update;
-  if exists (select from rowcron.run as r where r.job_id = job.id and r.state = 'running') then
-    raise exception using
-      errcode = 'RCLIM',
-      message = format('job "%s" is running', job.name),
-      detail = 'It is handed over between runs, not within one.',
-      hint = 'Wait for its end, or: select rowcron.cancel(run_id) from rowcron.active;';
-  end if;
+  -- first without a lock, so that what runs is told at once, and again when nobody can claim
+  for look in 1..2 loop
+    if exists (select from rowcron.run as r where r.job_id = job.id and r.state = 'running') then
+      raise exception using
+        errcode = 'RCLIM',
+        message = format('job "%s" is running', job.name),
+        detail = 'It is handed over between runs, not within one.',
+        hint = 'Wait for its end, or: select rowcron.cancel(run_id) from rowcron.active;';
+    end if;
+    exit when look = 2;
+    -- whoever is firing it has ended then, and what was fired is seen
+    perform from rowcron.agenda as a where a.job_id = job.id for update;
+    -- Whoever claims one of them now is either before this or passes it over. Not FOR UPDATE: a SQL
+    -- job that has begun since holds its run FOR KEY SHARE, and may want the agenda at its end.
+    perform from rowcron.run as r
+    where r.job_id = job.id and r.state <> 'running'
+    order by r.id
+    for no key update;
+  end loop;
   asked.job_id := job.id;
   asked.old_values := rowcron._columns_given(job);
   perform
