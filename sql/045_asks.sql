@@ -63,8 +63,8 @@ as $$
 declare
   live rowcron.run;
 begin
-  -- What ends here may be what its job's next occurrence counts from: agenda before run, as everybody
-  -- who locks both. Not what runs: an owner's open edit of its job must not hold up its end.
+  -- What ends here may be what its job's next occurrence counts from: agenda before run (chapter 068).
+  -- Not what runs: an owner's open edit of its job must not hold up that it is asked to stop.
   perform from rowcron.agenda as a
   where (a.parsed).form = 'after' and a.job_id = (
     select r.job_id from rowcron.run as r where r.id = asked.run_id and r.state <> 'running'
@@ -84,6 +84,10 @@ begin
   asked.job := live.job;
   asked.owner := live.owner;
   if live.state = 'running' then
+    -- if it is free: for whoever goes on to pause the job, its end would else have it before
+    perform from rowcron.agenda as a
+    where a.job_id = live.job_id and (a.parsed).form = 'after' and live.scheduled_for is not null
+    for update skip locked;
     update rowcron.run as r set cancel_asked_by = asked.changed_by where r.id = live.id;
     asked.new_values := '"asked"';
     perform rowcron._notify();

@@ -5,6 +5,12 @@
 -- had done stays done. But it does not count against max_lost, because a job that takes longer than
 -- the time between two deployments would else end without ever having had its time.
 --
+-- The order of locks: job, agenda, run. An owner who pauses a job and cancels its run has the agenda
+-- before the run, so whoever ends a run that a schedule @after counts from locks the agenda first, too,
+-- and until then holds the run FOR KEY SHARE at most, which lets a cancel be written. While an agenda
+-- is locked nobody waits for what runs FOR UPDATE. Who has the run first, because it looks for runs and
+-- not for one, must not wait: it passes over an agenda that is locked, or gives up soon (chapter 070).
+--
 -- Neither job nor agenda is written, with one exception: the schedule @after counts from here. Where
 -- it cannot be counted, the job is taken off the agenda with an entry that says so: the end of the run,
 -- and of those that end in the same statement, stands nevertheless.
@@ -55,6 +61,27 @@ end
 $$;
 comment on function rowcron._next_or_fault(rowcron.job, rowcron._parsed, timestamptz, bigint)
   is 'As _next_in_window, but tells why it has failed instead of raising that.';
+
+create or replace function rowcron._lock_agenda_of(live rowcron.run, outcome text) returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from rowcron.agenda as a
+  join rowcron.job as j on j.id = a.job_id
+  where a.job_id = live.job_id and (a.parsed).form = 'after'
+    and (
+      outcome in ('succeeded', 'fatal', 'cancelled') or live.cancel_asked_by is not null
+      -- another attempt does not touch the agenda, so it does not wait for it
+      or outcome = 'failed' and live.failures + 1 >= j.max_attempts
+    )
+  for update of a;
+  return true;
+end
+$$;
+comment on function rowcron._lock_agenda_of(rowcron.run, text) is
+  'For a condition on a run that is then locked or deleted: locks the agenda before, if this outcome '
+    'ends the run and a schedule @after counts from there. Always true.';
 
 -- For rows that have been deleted from run just now.
 create or replace function rowcron._count_from_end(job_ids bigint[]) returns void

@@ -154,7 +154,15 @@ begin
       hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
   end if;
   select r.* into live from rowcron.run as r
-  where r.id = _finish_one.run_id and r.seal = md5(_finish_one.token::text)::uuid for update;
+  where r.id = _finish_one.run_id and r.seal = md5(_finish_one.token::text)::uuid
+    -- the agenda first (chapter 068); to look here is no further statement
+    and case
+      when r.scheduled_for is not null
+        and (select (a.parsed).form from rowcron.agenda as a where a.job_id = r.job_id) = 'after'
+        then rowcron._lock_agenda_of(r, _finish_one.outcome)
+      else true
+    end
+  for update;
   if live.id is null then
     raise exception using
       errcode = 'RCCLM',

@@ -156,6 +156,13 @@ begin
   with ended as (
     delete from rowcron.run as r
     where r.id = _succeed.run_id and r.seal = md5(_succeed.token::text)::uuid
+      -- the agenda first (chapter 068); to look here is no further statement
+      and case
+        when r.scheduled_for is not null
+          and (select (a.parsed).form from rowcron.agenda as a where a.job_id = r.job_id) = 'after'
+          then rowcron._lock_agenda_of(r, 'succeeded')
+        else true
+      end
     returning r.job_id, r.job, r.owner, r.queue, r.kind, r.id, r.attempt, r.scheduled_for, r.due_at,
       r.started_at, r.worker_id, r.retry_of, r.retry_for, r.key, r.args
   ), swept as (

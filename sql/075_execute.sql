@@ -86,7 +86,15 @@ declare
   reason text;
 begin
   select r.* into live from rowcron.run as r
-  where r.id = _end_execute.run_id and r.seal = md5(_end_execute.token::text)::uuid for update;
+  where r.id = _end_execute.run_id and r.seal = md5(_end_execute.token::text)::uuid
+    -- the agenda first (chapter 068); to look here is no further statement
+    and case
+      when r.scheduled_for is not null
+        and (select (a.parsed).form from rowcron.agenda as a where a.job_id = r.job_id) = 'after'
+        then rowcron._lock_agenda_of(r, case when state is null then 'succeeded' else 'failed' end)
+      else true
+    end
+  for update;
   if live.id is null and state is not null then
     raise exception using
       errcode = 'RCCLM',

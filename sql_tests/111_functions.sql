@@ -96,6 +96,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_leaves_room(rowcron.job,rowcron.agenda,timestamp with time zone)', 'definer', 's', 'operator user viewer'),
   ('_ledger_overflows()', 'definer', 's', 'operator user viewer'),
   ('_local_text(timestamp with time zone,text)', 'invoker', 's', 'operator user viewer'),
+  ('_lock_agenda_of(rowcron.run,text)', 'invoker', 'v', ''),
   ('_lowered(rowcron._band[],timestamp with time zone)', 'invoker', 'i', ''),
   ('_look_each(timestamp with time zone)', 'invoker', 's', ''),
   ('_look_after(uuid,timestamp with time zone)', 'invoker', 's', ''),

@@ -18,7 +18,11 @@ __all__ = ["jobs"]
 Connect = Callable[[str], psycopg.Connection[Any]]
 GATE = 7007  # an advisory lock that the jobs below wait for
 WORKS = f"select nextval('public.begun'), pg_advisory_xact_lock({GATE})"
+FAILS = (
+    f"select nextval('public.begun'), pg_advisory_xact_lock({GATE}), 1 / (0 * random())::integer"
+)
 EXECUTE = "select outcome from rowcron.execute(%s, %s)"
+FINISH = "select recorded from rowcron.finish(%s, %s)"
 AFTER = "@after 1 hour"
 
 
@@ -42,6 +46,15 @@ class Background:
         self.thread.join(20)
         assert not self.thread.is_alive()
         return self.answer
+
+    def wait_locked(self, db: psycopg.Connection[Any]) -> None:
+        """Wait until it waits for a lock of a row, which is that of a transaction."""
+        query = (
+            "select 1 from pg_locks where pid = %s and not granted and locktype in"
+            " ('transactionid', 'tuple')"
+        )
+        pid = self.connection.info.backend_pid
+        wait_until(lambda: db.execute(query, (pid,)).fetchone(), what="a statement to wait")
 
 
 @pytest.fixture
@@ -113,3 +126,88 @@ def test_a_job_that_executes_is_not_handed_over_and_not_disturbed(
     assert executes.join() == "succeeded"
     assert begun(jobs) == 1
     assert len(jobs.entries(run)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "report"), [("python", FINISH), ("sql", EXECUTE)], ids=["python", "sql"]
+)
+def test_a_cancel_that_waited_for_an_edit_does_not_deadlock_with_the_end(
+    jobs: Jobs, connect: Connect, gate: psycopg.Connection[Any], kind: str, report: str
+) -> None:
+    due(jobs, kind, "select nextval('public.begun')" if kind == "sql" else "sleep")
+    connect(WORKER).execute("select rowcron.claim(capacity => 0)")
+    (run,) = jobs.db.execute("select id from rowcron.run").fetchone() or (None,)
+    jobs.owner.execute("begin")
+    jobs.owner.execute("update rowcron.job set ends_at = '2100-01-01'")
+    cancels = Background(connect("alice"), "select rowcron.cancel(%s)", run)
+    cancels.wait_locked(jobs.db)
+    session = connect(WORKER)
+    session.prepare_threshold = None
+    reports = Background(session, report, *claim(connect))
+    reports.wait_locked(jobs.db)
+    jobs.owner.execute("commit")
+    assert reports.join() == "succeeded"
+    assert cancels.join() in ("asked", "RCNOR")  # whoever of the two gets the agenda first
+    assert begun(jobs) == 1
+    query = "select next_run_at > now() + interval '50 minutes' from rowcron.agenda"
+    assert jobs.db.execute(query).fetchone() == (True,)
+
+
+@pytest.mark.parametrize(
+    ("command", "outcome"), [(WORKS, "succeeded"), (FAILS, "failed")], ids=["works", "fails"]
+)
+@pytest.mark.parametrize("cancel_first", [False, True])
+def test_who_pauses_a_job_and_cancels_its_run_does_not_deadlock_with_its_end(
+    jobs: Jobs,
+    connect: Connect,
+    gate: psycopg.Connection[Any],
+    command: str,
+    outcome: str,
+    cancel_first: bool,
+) -> None:
+    name = due(jobs, "sql", command)
+    run, executes = begin(jobs, connect, gate)
+    steps = [("select rowcron.pause(%s)", name), ("select rowcron.cancel(%s)", run)]
+    if cancel_first:
+        steps.reverse()
+    jobs.owner.execute("begin")
+    for number, (step, value) in enumerate(steps):
+        if number == 1:
+            opened(gate)
+            executes.wait_locked(jobs.db)
+        jobs.owner.execute(step.encode(), (value,))
+    jobs.owner.execute("commit")
+    assert executes.join() == outcome
+    assert begun(jobs) == 1
+    assert [entry["outcome"] for entry in jobs.entries(run)] == [outcome]
+    query = "select enabled, next_run_at from rowcron.agenda"
+    assert jobs.db.execute(query).fetchone() == (False, None)
+
+
+@pytest.mark.parametrize("cancel_first", [False, True])
+def test_nor_with_the_report_of_one_run(jobs: Jobs, connect: Connect, cancel_first: bool) -> None:
+    name = due(jobs, "python", "sleep")
+    run, token = claim(connect)
+    steps = [("select rowcron.pause(%s)", name), ("select rowcron.cancel(%s)", run)]
+    if cancel_first:
+        steps.reverse()
+    jobs.owner.execute("begin")
+    jobs.owner.execute(steps[0][0].encode(), (steps[0][1],))
+    reports = Background(connect(WORKER), FINISH, run, token)
+    reports.wait_locked(jobs.db)
+    jobs.owner.execute(steps[1][0].encode(), (steps[1][1],))
+    jobs.owner.execute("commit")
+    assert reports.join() == "succeeded"
+
+
+def test_another_attempt_does_not_wait_for_an_edit(
+    jobs: Jobs, connect: Connect, gate: psycopg.Connection[Any]
+) -> None:
+    """Nothing counts from the end of an attempt that is not the last."""
+    due(jobs, "sql", FAILS, max_attempts=2)
+    run, executes = begin(jobs, connect, gate)
+    with jobs.owner.transaction():
+        jobs.owner.execute("update rowcron.job set schedule = '@after 2 hours'")
+        opened(gate)
+        assert executes.join() == "failed"
+    assert [entry["final"] for entry in jobs.entries(run)] == [False]
