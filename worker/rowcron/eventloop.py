@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from rowcron import ending
+from rowcron import ending, forked
 from rowcron.errors import BadSettings
 from rowcron.settings import WorkerSettings
 
@@ -35,8 +35,13 @@ def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:
         raise
     runner = asyncio.Runner(loop_factory=factory)
     runner.get_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix=THREADS))
+    forked.guard(runner.get_loop())
+    generation = forked.generation
     try:
         return runner.run(main)
+    except BaseException as error:
+        forked.end_if_forked(generation, error)  # before its parent's tasks are cancelled
+        raise
     finally:
         _close(runner)
 

@@ -14,11 +14,6 @@ from rowcron.threads import Stop
 LONGEST_PAUSE = 86_400.0  # seconds, as the database has it
 
 
-async def settled(value: Any) -> Any:
-    """Return what a handler returned, awaited if it is to be: a decorator may have answered."""
-    return await value if inspect.isawaitable(value) else value
-
-
 def success(value: Any) -> Outcome:
     """Return the outcome of a handler that returned `value`.
 

@@ -4,7 +4,8 @@ What a handler returns is its result: stored as JSON when it is that and at most
 text becomes the output. An exception is a failure with its traceback; `Abandon` means never again,
 `RetryAfter` names the pause. What a plain handler returns to be awaited is awaited in the loop.
 What handlers print is not captured. On timeout or cancel an async handler's task is cancelled; in
-a plain one's thread an exception is raised, which arrives when it executes Python again.
+a plain one's thread an exception is raised, which arrives when it executes Python again. A child
+that a handler forked ends with it (see `rowcron.forked`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
+from rowcron import forked
 from rowcron.connection import conninfo, cut
 from rowcron.eventloop import BEGUN
 from rowcron.executors import UNBOUNDED, Host, stopped
@@ -23,7 +25,7 @@ from rowcron.handed import await_call, call
 from rowcron.handlers import HANDLERS, Handler
 from rowcron.models import Outcome, Run
 from rowcron.pools import Pools
-from rowcron.returned import dismiss, failure, settled, success
+from rowcron.returned import dismiss, failure, success
 from rowcron.threads import Stop, Threads
 
 
@@ -49,6 +51,7 @@ class Executor:
         """Prepare threads and pools; both are filled when needed."""
         settings = self.host.settings
         self.loop = asyncio.get_running_loop()
+        self.generation = forked.generation
         self.threads = Threads(settings.concurrency, self._call, self._answered)
         if settings.handler_database_url is not None:
             info = conninfo(settings.handler_database_url, "handler-database-url")
@@ -99,25 +102,39 @@ class Executor:
             self.host.done(run, stopped(run))
 
     async def _await(self, handler: Handler, run: Run, value: Awaitable[Any] | None) -> None:
+        if forked.generation != self.generation:
+            forked.end()  # a copy of this task, in a child
         try:
-            if value is not None:
-                outcome = success(await value)
-            elif handler.connection is None:
-                outcome = success(await begin(handler, run))
+            if handler.connection is None or value is not None:
+                returned = await (begin(handler, run) if value is None else value)
+                if forked.generation != self.generation:
+                    forked.end()
+                outcome = success(returned)
             else:
                 assert self.pools is not None
                 outcome = await await_call(
                     self.pools,
                     run,
-                    lambda connection: settled(begin(handler, run, connection)),
+                    lambda connection: self._settled(handler, run, connection),
                     success,
                     failure,
                 )
-        except asyncio.CancelledError as error:
-            outcome = stopped(run) if run.stopping else failure(error)
         except BaseException as error:  # sys.exit() of a handler must not end the worker
-            outcome = failure(error)
+            forked.end_if_forked(self.generation, error)
+            stops = run.stopping and isinstance(error, asyncio.CancelledError)
+            outcome = stopped(run) if stops else failure(error)
         self.host.done(run, outcome)
+
+    async def _settled(self, handler: Handler, run: Run, connection: Any) -> Any:
+        """Return what a handler returned, awaited if it is to be: a decorator may have answered."""
+        try:
+            value = begin(handler, run, connection)
+            returned = await value if inspect.isawaitable(value) else value
+        except BaseException as error:
+            forked.end_if_forked(self.generation, error)  # before the parent's ROLLBACK is sent
+            raise
+        forked.end_if_forked(self.generation)
+        return returned
 
     def _call(self, run: Run) -> Outcome:
         if run.stopping is not None:
@@ -126,13 +143,13 @@ class Executor:
         try:
             handler = HANDLERS[run.command]
             if handler.connection is None:
-                value = begin(handler, run)
+                value = begin_plain(handler, run)
                 return Promise(value) if inspect.isawaitable(value) else success(value)
             assert self.pools is not None
             return call(
                 self.pools,
                 run,
-                lambda connection: begin(handler, run, connection),
+                lambda connection: begin_plain(handler, run, connection),
                 success,
                 failure,
             )
@@ -184,6 +201,19 @@ def begin(handler: Handler, run: Run, connection: Any = None) -> Any:
     arguments = handler.arguments(run, connection)
     run.begun = True
     return handler.function(**arguments)
+
+
+def begin_plain(handler: Handler, run: Run, connection: Any = None) -> Any:
+    """Call a handler in its thread."""
+    generation = forked.generation
+    try:
+        value = begin(handler, run, connection)
+    except BaseException as error:
+        forked.end_if_forked(generation, error)
+        raise
+    if forked.generation != generation:
+        forked.end()
+    return value
 
 
 def cancel_statement(connection: Any) -> None:
