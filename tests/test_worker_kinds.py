@@ -373,6 +373,14 @@ def test_what_is_hard_to_store_is_stored(jobs: Jobs, start: Start) -> None:
     assert "rowcron/" not in error  # the worker's own frames are nobody's business
 
 
+@pytest.mark.parametrize("handler", ["count_and_divide", "count_and_divide_async"])
+def test_each_handler_has_a_context_of_its_own(jobs: Jobs, start: Start, handler: str) -> None:
+    start("--concurrency", "1")
+    for digits in (3, None, 5):
+        entry = jobs.end(jobs.run("python", handler, {"digits": digits}))
+        assert entry["result"] == [1, len("0.") + (digits or 28)]
+
+
 def test_a_handler_says_never_again_or_later(jobs: Jobs, start: Start) -> None:
     start()
     never = jobs.run("python", "fail", {"how": "abandon"}, max_attempts=5)

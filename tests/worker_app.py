@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
+import decimal
 import functools
 import os
 import time
@@ -42,6 +44,28 @@ async def late(run: Run) -> float:
 def occurrence(run: Run) -> str:
     """Return what it is for."""
     return str(run.scheduled_for and run.scheduled_for.isoformat())
+
+
+COUNTED = contextvars.ContextVar("COUNTED", default=0)
+
+
+def _count_and_divide(digits: int | None) -> list[Any]:
+    COUNTED.set(COUNTED.get() + 1)
+    if digits is not None:
+        decimal.getcontext().prec = digits
+    return [COUNTED.get(), len(str(decimal.Decimal(1) / 3))]
+
+
+@handler
+def count_and_divide(digits: int | None = None) -> list[Any]:
+    """Change this context, and return what there is to see of it."""
+    return _count_and_divide(digits)
+
+
+@handler
+async def count_and_divide_async(digits: int | None = None) -> list[Any]:
+    """The same in the loop."""
+    return _count_and_divide(digits)
 
 
 @handler("add-it")

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import Any, Final
 
 from rowcron import ending, forked
@@ -38,7 +39,9 @@ def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:
     forked.guard(runner.get_loop())
     generation = forked.generation
     try:
-        return runner.run(main)
+        # Tasks copy its context, but not the decimal context in it, and psycopg leaves one where it
+        # is imported: all async handlers would share it.
+        return runner.run(main, context=Context())
     except BaseException as error:
         forked.end_if_forked(generation, error)  # before its parent's tasks are cancelled
         raise

@@ -15,6 +15,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, cast
 
 from rowcron import forked
@@ -204,10 +205,13 @@ def begin(handler: Handler, run: Run, connection: Any = None) -> Any:
 
 
 def begin_plain(handler: Handler, run: Run, connection: Any = None) -> Any:
-    """Call a handler in its thread."""
+    """Call a handler in its thread, and an empty context: the thread's own is the next one's, too.
+
+    Not in a copy of the loop's, as a decimal context that is in there would be shared, not copied.
+    """
     generation = forked.generation
     try:
-        value = begin(handler, run, connection)
+        value = Context().run(begin, handler, run, connection)
     except BaseException as error:
         forked.end_if_forked(generation, error)
         raise
