@@ -8,9 +8,9 @@
 A job's args become keyword arguments; a parameter named `args` takes all of them as they are. A
 parameter named `run` (or annotated `Run`) gets the run, one named `connection` (or annotated with
 psycopg's `Connection` or `AsyncConnection`) a database connection whose commit is the run's end. A
-plain function runs in a thread, an `async` one in the worker's event loop. So does what a plain one
-returns to be awaited, as a decorator around an async function does. What is returned is stored as
-the result.
+union with such a type is as good; `Any` is as none. A plain function runs in a thread, an `async`
+one in the worker's event loop. So does what a plain one returns to be awaited, as a decorator
+around an async function does. What is returned is stored as the result.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import inspect
 import os
 import re
 import sys
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
+from rowcron import hints
 from rowcron.capture import describe
 from rowcron.errors import RowcronError
 from rowcron.models import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,199}")  # as the schema checks python commands
-CONNECTIONS = frozenset({"Connection", "AsyncConnection"})
 
 
 class Abandon(Exception):
@@ -57,12 +56,10 @@ class Handler:
         self.run: str | None = None
         self.connection: str | None = None
         self.whole: str | None = None
-        hints = _hints(type(function).__call__) | _hints(function)
-        for parameter in inspect.signature(function).parameters.values():
-            hint = hints.get(parameter.name)
-            if _is_run(hint) or (parameter.name == "run" and hint is None):
+        for parameter in hints.parameters(function):
+            if hints.asks_for_run(parameter):
                 self.run = parameter.name
-            elif _is_connection(hint) or (parameter.name == "connection" and hint is None):
+            elif hints.asks_for_connection(parameter):
                 self.connection = parameter.name
             elif parameter.name == "args" and parameter.kind in (
                 parameter.POSITIONAL_OR_KEYWORD,
@@ -97,25 +94,6 @@ class Handler:
 def _is(sort: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     """Return whether a function, or what an object is called by, is of a sort."""
     return sort(function) or sort(type(function).__call__)
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # names known to type checkers only; what is left is their text
-        return dict(getattr(function, "__annotations__", {}))
-
-
-def _is_run(hint: Any) -> bool:
-    return hint is Run or (isinstance(hint, str) and hint.rpartition(".")[2] == "Run")
-
-
-def _is_connection(hint: Any) -> bool:
-    origin = typing.get_origin(hint) or hint
-    if isinstance(origin, str):
-        return origin.partition("[")[0].rpartition(".")[2] in CONNECTIONS
-    module = getattr(origin, "__module__", "")
-    return getattr(origin, "__name__", "") in CONNECTIONS and module.startswith("psycopg")
 
 
 HANDLERS: dict[str, Handler] = {}
