@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from harness import TestServer, wait_until
+from harness import ROOT, TestServer, wait_until
 from workers import Jobs, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -242,7 +242,7 @@ def test_a_worker_says_what_it_uses_and_who_changed_what(jobs: Jobs, start: Star
 
 
 def test_an_app_or_schema_that_is_missing_ends_it_with_a_sentence(
-    jobs: Jobs, start: Start, server: TestServer, worker_url: str
+    jobs: Jobs, start: Start, server: TestServer, worker_url: str, tmp_path: Path
 ) -> None:
     def last_words(worker: WorkerProcess) -> str:
         assert worker.process.wait(15) == 1
@@ -251,6 +251,11 @@ def test_an_app_or_schema_that_is_missing_ends_it_with_a_sentence(
     words = last_words(start("--app", "no_such_module", wait=False))
     assert 'Error: app "no_such_module" cannot be imported' in words
     assert "Traceback" not in words
+    (tmp_path / "ends.py").write_text("import sys; sys.exit(0)", "utf-8")
+    path = f"{ROOT / 'worker'}:{tmp_path}"
+    words = last_words(start("--app", "ends", wait=False, PYTHONPATH=path))
+    assert 'Error: app "ends" cannot be imported' in words
+    assert "SystemExit: 0\nHint: an app is imported, not run" in words
     empty = server.create_database(template="template0")
     words = last_words(start(wait=False, url=empty.url("w_worker")))
     server.drop_database(empty)

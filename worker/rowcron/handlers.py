@@ -105,12 +105,20 @@ def handler(function: F, /) -> F: ...
 def handler(name: str | None = None, /) -> Callable[[F], F]: ...
 def handler(name: Any = None, /) -> Any:
     """Register a function for python jobs, under its own name or the one that is given."""
-    if callable(name):
-        return _register(name.__name__, name)
-    return lambda function: _register(name or function.__name__, function)
+    if name is None or isinstance(name, str):
+        return lambda function: _register(name, function)
+    return _register(None, name)
 
 
-def _register(name: str, function: F) -> F:
+def _register(given: str | None, function: F) -> F:
+    if not callable(function):
+        raise RowcronError(
+            f'a handler cannot be of type "{type(function).__name__}"',
+            detail="It cannot be called.",
+            hint="@handler stands above functions; methods are registered below their class:"
+            ' handler("send_mail")(Mailer.send_mail)',
+        )
+    name = given or str(getattr(function, "__name__", ""))  # a partial has none
     if not _NAME.fullmatch(name):
         raise RowcronError(
             f'"{name}" cannot be a handler\'s name',
@@ -149,13 +157,29 @@ def load_app(name: str | None) -> dict[str, Handler]:
         here = os.getcwd()  # noqa: PTH109 - sys.path holds text
         if here not in sys.path and "" not in sys.path:
             sys.path.insert(0, here)
+        module = name.partition(":")[0]
         try:
-            importlib.import_module(name.partition(":")[0])
-        except Exception as error:
-            missing = isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "\0")
+            importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            detail, hint = describe(error), None
+            if _is_missing(module, error):
+                detail = str(error)
+                hint = "--app takes a module as import does; PYTHONPATH may name its directory"
+            elif isinstance(error, RowcronError):
+                detail, hint = "\n".join(filter(None, (detail, error.detail))), error.hint
+            elif isinstance(error, SystemExit):
+                hint = (
+                    "an app is imported, not run: put what ends the process below"
+                    ' if __name__ == "__main__":'
+                )
             raise RowcronError(
-                f'app "{name}" cannot be imported',
-                detail=str(error) if missing else describe(error),
-                hint="--app takes a module as import does; PYTHONPATH may name its directory",
+                f'app "{name}" cannot be imported', detail=detail, hint=hint
             ) from error
     return HANDLERS
+
+
+def _is_missing(module: str, error: BaseException) -> bool:
+    """Return whether the module itself is not there, or what it is in; not what it imports."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{module}.".startswith(f"{error.name}.")
+    return not module or module.startswith(".")
