@@ -67,6 +67,12 @@ async def detach_waiting(how: str) -> int | str:
 
 
 @handler
+async def detach_thread(how: str) -> int | str:
+    """Fork in a thread of the loop."""
+    return await asyncio.to_thread(_fork, how)
+
+
+@handler
 def count(file: str) -> None:
     """Leave a mark."""
     with Path(file).open("a") as marks:
@@ -77,6 +83,12 @@ def count(file: str) -> None:
 async def count_async(file: str) -> None:
     """The same in the loop."""
     count(file)
+
+
+@handler
+async def count_thread(file: str) -> None:
+    """The same in a thread of the loop."""
+    await asyncio.to_thread(count, file)
 
 
 INSERT = "insert into public.effect values (%s, %s)"

@@ -13,18 +13,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rowcron import ending, forked
 from rowcron.errors import BadSettings
 from rowcron.settings import WorkerSettings
 
+T = TypeVar("T")
 PATIENCE: Final = 1.0  # seconds for tasks that were cancelled, and for the loop's threads, to end
 THREADS: Final = "rowcron-loop"  # how they are named
 # From Python 3.12 a task may begin at once: one that never waits then costs the loop nothing.
 BEGUN: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+class Pool(ThreadPoolExecutor):
+    """The loop's threads, for `asyncio.to_thread`."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **options: Any) -> Future[T]:
+        """Have it called; a child that it forks does not go on with the calls in line."""
+        return super().submit(forked.call, function, *args, **options)
 
 
 def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:
@@ -35,7 +44,7 @@ def run(main: Coroutine[Any, Any, int], settings: WorkerSettings) -> int:
         main.close()
         raise
     runner = asyncio.Runner(loop_factory=factory)
-    runner.get_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix=THREADS))
+    runner.get_loop().set_default_executor(Pool(thread_name_prefix=THREADS))
     forked.guard(runner.get_loop())
     generation = forked.generation
     try:

@@ -11,17 +11,33 @@ import asyncio
 import os
 import sys
 import threading
-from typing import Final, NoReturn
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, TypeVar
 
 from rowcron.capture import describe
 
+T = TypeVar("T")
 generation = 0  # forks between the command's first process and this one; cheaper than its number
+_LOOPS_OWN: Final = ("asyncio.events", "asyncio.runners")  # uvloop has no frames between these
 _loops: Final[list[tuple[asyncio.AbstractEventLoop, int]]] = []
 
 
 def guard(loop: asyncio.AbstractEventLoop) -> None:
     """Have children that the loop's thread, this one, forks end when they are back in the loop."""
     _loops[:] = [(loop, threading.get_ident())]
+
+
+def call(function: Callable[..., T], /, *args: Any, **options: Any) -> T:
+    """Call what may fork, in a thread that would go on with what stands in line for it."""
+    since = generation
+    try:
+        value = function(*args, **options)
+    except BaseException as error:
+        end_if_forked(since, error)
+        raise
+    if generation != since:
+        end()
+    return value
 
 
 def end_if_forked(since: int, error: BaseException | None = None) -> None:
@@ -55,7 +71,27 @@ def _in_child() -> None:
     for loop, thread in _loops:
         if thread == threading.get_ident() and not loop.is_closed():
             loop.call_soon(end)
+            _end_sooner(loop)
     _loops.clear()
+
+
+def _end_sooner(loop: asyncio.AbstractEventLoop) -> None:
+    """End when a task of the loop has ended or gives others their turn.
+
+    Before the next callback uvloop polls, and what it changes then, it changes for the parent. Both
+    are told to the loop by the task itself, that is by nobody's code but the loop's.
+    """
+    usual = loop.call_soon
+
+    def call_soon(callback: Any, *args: Any, **options: Any) -> asyncio.Handle:
+        if sys._getframe(1).f_globals.get("__name__") in _LOOPS_OWN:
+            for task in args:
+                if isinstance(task, asyncio.Task) and task.done() and not task.cancelled():
+                    end(task.exception())
+            end()
+        return usual(callback, *args, **options)
+
+    vars(loop)["call_soon"] = call_soon
 
 
 os.register_at_fork(after_in_child=_in_child)

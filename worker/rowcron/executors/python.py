@@ -209,15 +209,7 @@ def begin_plain(handler: Handler, run: Run, connection: Any = None) -> Any:
 
     Not in a copy of the loop's, as a decimal context that is in there would be shared, not copied.
     """
-    generation = forked.generation
-    try:
-        value = Context().run(begin, handler, run, connection)
-    except BaseException as error:
-        forked.end_if_forked(generation, error)
-        raise
-    if forked.generation != generation:
-        forked.end()
-    return value
+    return forked.call(Context().run, begin, handler, run, connection)
 
 
 def cancel_statement(connection: Any) -> None:
