@@ -95,16 +95,21 @@ begin
     where not exists (select from rowcron.agenda as a where a.job_id = j.id)
     order by j.id
   loop
-    meaning := case when job.schedule is not null
-      then rowcron._parse(job.schedule, job.owner || '.' || job.name) end;
-    perform rowcron._keep_lane(job.queue, job.kind);
-    insert into rowcron.agenda as a (
-      job_id, owner, queue, kind, enabled, max_running, parsed, high_water, next_run_at, booted_at
-    ) values (
-      job.id, job.owner, job.queue, job.kind, job.enabled, job.max_running, meaning, at,
-      rowcron._next_in_window(job, meaning, at, 0),
-      case when (meaning).form = 'reboot' then pg_postmaster_start_time() end
-    );
+    begin
+      meaning := case when job.schedule is not null
+        then rowcron._parse(job.schedule, job.owner || '.' || job.name) end;
+      perform rowcron._keep_lane(job.queue, job.kind);
+      insert into rowcron.agenda as a (
+        job_id, owner, queue, kind, enabled, max_running, parsed, high_water, next_run_at, booted_at
+      ) values (
+        job.id, job.owner, job.queue, job.kind, job.enabled, job.max_running, meaning, at,
+        rowcron._next_in_window(job, meaning, at, 0),
+        case when (meaning).form = 'reboot' then pg_postmaster_start_time() end
+      );
+    exception when others then  -- a zone that this server does not know, say
+      raise warning 'job "%" of "%" cannot be taken up: %', job.name, job.owner, sqlerrm
+        using hint = 'Its owner deletes it and inserts it anew as it should be.';
+    end;
   end loop;
 end
 $$;

@@ -228,6 +228,18 @@ def test_jobs_that_were_restored_alone_are_taken_up_by_release(
     due = "select next_run_at - now() <= '1 s' from rowcron.agenda where next_run_at is not null"
     assert db.execute(due).fetchall() == [(True,)]
     db.execute("delete from rowcron.agenda")
+    with db.transaction():  # from a server that knows more zones
+        db.execute("set local session_replication_role = replica")
+        db.execute("update rowcron.job set timezone = 'Mars/Olympus' where name = 'b'")
+        db.execute("update rowcron.job set schedule = '0 3 * * *' where name = 'b'")
+    said: list[str | None] = []
+    db.add_notice_handler(lambda notice: said.append(notice.message_primary))
+    db.execute("select rowcron.release()")
+    assert any("cannot be taken up" in (text or "") for text in said)
+    assert db.execute("select count(*) from rowcron.agenda").fetchone() == (1,)
+    alice.execute("delete from rowcron.job where name = 'b'")
+    alice.execute("insert into rowcron.job (name, command) values ('c', 'select 1')")
+    db.execute("delete from rowcron.agenda")
     install(database.url("postgres"), force=True)
     assert db.execute("select count(*) from rowcron.agenda").fetchone() == (2,)
     wait = "select count(*) from rowcron.claim(gen_random_uuid(), 5)"

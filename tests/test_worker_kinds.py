@@ -107,6 +107,22 @@ def test_what_needs_a_connection_is_left_to_a_worker_that_has_it(
     assert jobs.end(run)["outcome"] == "succeeded"
 
 
+def test_a_connections_name_may_be_of_any_letters(
+    start: Start, jobs: Jobs, database: Database
+) -> None:
+    """Small letters are those of A to Z, in the database as in the worker."""
+    start(
+        **{
+            "ROWCRON_CONNECTION_\N{LATIN CAPITAL LETTER U WITH DIAERESIS}BUNG": database.url(
+                "alice"
+            )
+        }
+    )
+    name = "\N{LATIN CAPITAL LETTER U WITH DIAERESIS}bung"
+    jobs.db.execute("select rowcron.grant_connection(%s, 'alice')", (name,))
+    assert jobs.end(jobs.run("sql", "select 1", connection=name))["outcome"] == "succeeded"
+
+
 def test_a_job_that_got_another_handler_unseen_runs_with_it(jobs: Jobs, start: Start) -> None:
     name = jobs.add("python", "nothing")
     with psycopg.connect(jobs.owner.info.dsn) as other:

@@ -547,6 +547,11 @@ def test_executors_that_do_not_say_begin_nothing_before_the_commit() -> None:
         unknown = (*row[:5], "robot", *row[6:])
         with running.committing(Member()) as commit:
             commit.begin([Run((1, *row)), Run((2, *unknown))])
+            fails = AtOnce(running, 0)
+            fails.early = lambda run: run.run_id == 3 or 1 / 0  # type: ignore[attr-defined]
+            running.executors = {"python": fails}  # type: ignore[dict-item]
+            with pytest.raises(ZeroDivisionError):
+                commit.begin([Run((3, *row)), Run((4, *row))])
         return len(commit.begun), len(running.active)
 
     assert asyncio.run(begun()) == (0, 0)

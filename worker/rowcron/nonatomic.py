@@ -21,6 +21,7 @@ from rowcron.errors import RowcronError, Unavailable, translate
 from rowcron.executors import Host, stopped
 from rowcron.lane import Lane
 from rowcron.models import Outcome, Run
+from rowcron.settings import small
 from rowcron.splitter import statements
 from rowcron.wire import Wire
 
@@ -34,7 +35,7 @@ WATCHES = 140_000  # the first server version that can notice that its client is
 async def execute(host: Host, number: int, run: Run) -> Outcome:
     """Execute a job's command over the connection that it names."""
     name = run.connection_name or ""
-    url = host.settings.connections.get(name.lower())
+    url = host.settings.connections.get(small(name))
     if url is None:
         known = ", ".join(sorted(host.settings.connections)) or "none"
         # as with handlers: the job was given another one

@@ -48,11 +48,13 @@ class Commit:
 
     def begin(self, runs: Iterable[Run]) -> None:
         """Begin what may begin now."""
+        now = []
         for run in runs:
             early = getattr(self._running.executors.get(run.kind), "early", None)
             if early is not None and early(run):
-                self.begun.append(run)
-        self._running.begin(self.begun, self._member, at_once=True)
+                now.append(run)
+        self.begun = now
+        self._running.begin(now, self._member, at_once=True)
 
     def __enter__(self) -> Self:
         self._running.commit = self

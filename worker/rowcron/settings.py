@@ -28,6 +28,11 @@ _CONNECTION = "ROWCRON_CONNECTION_"
 _SECRET = "ROWCRON_SECRET_"
 
 
+def small(name: str) -> str:
+    """Return a connection's name in small letters, as the database has it: of A to Z alone."""
+    return name.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
+
+
 def seconds(value: Any) -> Any:
     """Return a length of time such as `10 s` in seconds. Raises ValueError."""
     if not isinstance(value, str):
@@ -129,7 +134,7 @@ class WorkerSettings(BaseModel):
         if not values.get("database_url"):
             values["database_url"] = environ.get("DATABASE_URL", "")
         named = {
-            name.removeprefix(_CONNECTION).lower(): url
+            small(name.removeprefix(_CONNECTION)): url
             for name, url in environ.items()
             if name.startswith(_CONNECTION) and url
         }
