@@ -111,14 +111,10 @@ def test_a_connections_name_may_be_of_any_letters(
     start: Start, jobs: Jobs, database: Database
 ) -> None:
     """Small letters are those of A to Z, in the database as in the worker."""
-    start(
-        **{
-            "ROWCRON_CONNECTION_\N{LATIN CAPITAL LETTER U WITH DIAERESIS}BUNG": database.url(
-                "alice"
-            )
-        }
-    )
-    name = "\N{LATIN CAPITAL LETTER U WITH DIAERESIS}bung"
+    letter = "\N{LATIN CAPITAL LETTER U WITH DIAERESIS}"
+    environment = {f"ROWCRON_CONNECTION_{letter}BUNG": database.url("alice")}
+    start(**environment)
+    name = f"{letter}bung"
     jobs.db.execute("select rowcron.grant_connection(%s, 'alice')", (name,))
     assert jobs.end(jobs.run("sql", "select 1", connection=name))["outcome"] == "succeeded"
 
