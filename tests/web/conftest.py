@@ -62,6 +62,14 @@ def site(shared: Database) -> Iterator[Site]:
     site.stop()
 
 
+@pytest.fixture
+def own(shared: Database) -> Iterator[Site]:
+    """A web process of the test's own, which holds no connection yet."""
+    site = Site(WebSettings(conninfo=shared.url(WEB)))
+    yield site
+    site.stop()
+
+
 @pytest.fixture(scope="module")
 def root(shared: Database) -> Iterator[psycopg.Connection]:
     """The superuser, autocommit."""

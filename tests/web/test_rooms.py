@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psycopg
@@ -13,17 +13,9 @@ import pytest
 from harness import Database, wait_until
 from rowcron.web import actor
 from rowcron.web.settings import WebSettings
-from web.site import WEB, Bearer, Site, password, proof_of, psql_as
+from web.site import WEB, Site, password, proof_of, psql_as
 
 PAGE = {"Accept": "text/html"}
-
-
-@pytest.fixture
-def own(shared: Database) -> Iterator[Site]:
-    """A web process of the test's own, which holds no connection yet."""
-    site = Site(WebSettings(conninfo=shared.url(WEB)))
-    yield site
-    site.stop()
 
 
 @contextlib.contextmanager
@@ -175,30 +167,3 @@ def test_connections_that_were_cut_while_idle_are_not_handed_out(
         cut_off(root, "bea")
         answers = list(pool.map(bea.get, ["/api/me"] * 4))
         assert [answer.status_code for answer in answers] == [200] * 4
-
-
-def test_a_role_whose_requests_all_wait_stops_no_other_role_s_tokens(
-    shared: Database, bearer: Bearer
-) -> None:
-    site = Site(WebSettings(conninfo=shared.url(WEB), requests=8))
-    ada, vic = bearer("ada", site), bearer("vic", site)
-    path = ada.post("/api/jobs", json={"name": "held", "command": "x"}).headers["location"]
-
-    def change(_: int) -> httpx.Response:
-        return ada.patch(path, json={"priority": 1}, headers={"If-Match": "*"})
-
-    try:
-        with psql_as(shared, "ada") as conn, ThreadPoolExecutor(12) as pool:
-            conn.autocommit = False
-            conn.execute("update rowcron.job set priority = 2 where name = 'held'")
-            asked = [pool.submit(change, number) for number in range(12)]
-            refused = as_completed(asked, 20)
-            assert [next(refused).result().status_code for _ in range(4)] == [429] * 4
-            answers = [vic.get("/api/me"), vic.get("/api/ready"), ada.get("/api/me")]
-            held = [answer for answer in asked if not answer.done()]
-            conn.rollback()
-            late = [answer.result().status_code for answer in held]
-        assert [answer.status_code for answer in answers] == [200, 200, 429], "only hers wait"
-        assert late == [200] * 8
-    finally:
-        site.stop()

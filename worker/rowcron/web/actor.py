@@ -132,17 +132,24 @@ class Bearer:
     @asynccontextmanager
     async def ask(self) -> AsyncIterator[Asker]:
         """Begin a transaction as the token's role."""
-        # a transaction of its own: that the token was used is noted, whatever comes of it
-        async with self.pool.connection() as connection, connection.transaction():
-            role = await self._role(Asker(connection))
-        async with self.pool.connection_for(role) as connection, connection.transaction():
-            asker = Asker(connection)
-            await _become(asker, role)
-            yield asker
+        async with self.pool.connection() as connection:
+            role = await self._role(connection)
+        async with self.pool.connection_for(role) as connection:
+            role = await self._role(connection)  # it may have ended while its request waited
+            async with connection.transaction():
+                asker = Asker(connection)
+                await _become(asker, role)
+                yield asker
 
     glance = ask
 
-    async def _role(self, asker: Asker) -> str:
+    async def _role(self, connection: Connection) -> str:
+        # a transaction of its own: that the token was used is noted, whatever comes of it, and no
+        # lock on the token keeps its revocation waiting for the request
+        async with connection.transaction():
+            return await self._look_up(Asker(connection))
+
+    async def _look_up(self, asker: Asker) -> str:
         seal = hashlib.sha256(self.token.encode("utf-8", "surrogateescape")).digest()
         try:
             # the login may be one that inherits nothing
