@@ -76,3 +76,24 @@ def test_a_token_that_ends_serves_no_request_that_still_waits_for_room(
     found = root.execute("select priority from rowcron.job where id = %s", [id_]).fetchone()
     assert found is not None
     assert found[0] in range(3)
+
+
+def test_two_roles_whose_requests_all_wait_leave_a_connection_to_other_roles_tokens(
+    own: Site, root: psycopg.Connection, bearer: Bearer
+) -> None:
+    ada, otto, vic = (bearer(role, own) for role in ("ada", "otto", "vic"))
+    with ThreadPoolExecutor(8) as pool:
+        with root.transaction():
+            root.execute("lock table rowcron.job in access exclusive mode")
+            asked = [pool.submit(client.get, "/api/jobs") for client in (ada, otto) * 4]
+            rooms = own.state.pool._rooms
+            wait_until(
+                lambda: [rooms[role]._asking for role in ("ada", "otto")] == [4, 4],
+                what="more of both roles than have room",
+            )
+            answers = [vic.get("/api/me").status_code for _ in range(3)]
+            held = [answer.done() for answer in asked]
+        late = [answer.result().status_code for answer in asked]
+    assert answers == [200] * 3
+    assert held == [False] * 8, "others are answered while all of theirs wait"
+    assert late == [200] * 8

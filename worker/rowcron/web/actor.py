@@ -132,7 +132,7 @@ class Bearer:
     @asynccontextmanager
     async def ask(self) -> AsyncIterator[Asker]:
         """Begin a transaction as the token's role."""
-        async with self.pool.connection() as connection:
+        async with self.pool.lookups.connection() as connection:
             role = await self._role(connection)
         async with self.pool.connection_for(role) as connection:
             role = await self._role(connection)  # it may have ended while its request waited

@@ -157,12 +157,17 @@ class Pool:
 
 
 class SharedPool(Pool):
-    """A pool of many roles: each leaves a connection to the others, and waits for itself alone."""
+    """A pool of many roles, of which any two leave a connection to the others.
+
+    A role waits for itself alone. `lookups` is for asking whose token it is, which waits for none
+    of what the roles do.
+    """
 
     def __init__(self, info: str, limit: int, waiting: int) -> None:
-        # what stands in no role's room only asks whose token it holds
-        super().__init__(info, limit, waiting * ROLES)
-        self._rooms = defaultdict[str, Room](lambda: Room(max(1, limit - 1), waiting))
+        share = max(1, limit - 1)  # of one role: with that of the lookups it has as many as a login
+        super().__init__(info, 2 * share + 1, waiting * ROLES)
+        self.lookups = Pool(info, 1, waiting * ROLES)
+        self._rooms = defaultdict[str, Room](lambda: Room(share, waiting))
 
     @asynccontextmanager
     async def connection_for(self, role: str) -> AsyncIterator[Connection]:

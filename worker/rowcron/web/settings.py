@@ -24,7 +24,7 @@ class WebSettings:
     trusted_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     behind_proxy: bool = False
-    connections: int = 4  # of each role that is signed in, and of all that have tokens
+    connections: int = 4  # of each role that is signed in, or asks with tokens
     requests: int = 200  # of one role at a time; further ones are answered 429
     tick: float = 1.0  # seconds between two looks at the database while a page is open
     hosts: frozenset[str] = field(init=False)

@@ -59,7 +59,7 @@ class State:
     @property
     def pools(self) -> list[Pool]:
         """Those of the process's own login."""
-        return [self.pool, self.probe, *([self.own.pool] if self.own else [])]
+        return [self.pool, self.pool.lookups, self.probe, *([self.own.pool] if self.own else [])]
 
 
 def state_of(request: Request) -> State:
