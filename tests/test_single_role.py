@@ -84,6 +84,21 @@ def test_a_single_role_installs_schedules_and_runs(alone: str, tmp_path: Path) -
     assert row == (0,), "strangers may execute nothing"
 
 
+@pytest.mark.parametrize("installer", [INSTALLER, "postgres"])
+def test_whose_schema_it_is_is_said_where_rowcron_s_roles_are_not(
+    alone: str, server: TestServer, empty_database: Database, installer: str
+) -> None:
+    install(alone, single_role=True)
+    with psycopg.connect(server.admin_url, autocommit=True) as admin:
+        admin.execute("alter role rowcron_owner rename to elsewhere")
+        try:
+            with pytest.raises(InstallError) as refused:
+                install(empty_database.url(installer))
+        finally:
+            admin.execute("alter role elsewhere rename to rowcron_owner")
+    assert f'schema rowcron belongs to "{ALONE}": install as that role; or,' in refused.value.hint
+
+
 def test_a_single_role_that_was_renamed_installs_itself_anew(
     alone: str, server: TestServer, empty_database: Database
 ) -> None:

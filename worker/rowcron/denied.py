@@ -48,7 +48,7 @@ cross join lateral (values
   (true, null, format('as a superuser: give %%s the right to what the message names',
     case when %(single)s then me else concat_ws(', ', me, 'rowcron_owner', 'rowcron_gate') end))
 ) as w (lacks, message, hint)
-where w.lacks
+where w.lacks and (%(denied)s or s.schema is not null)
 limit 1
 """
 
@@ -59,14 +59,17 @@ def explain(
     """Say what is missing; `conn` is usable again (rolled back), `alone` is the single role."""
     primary = error.diag.message_primary or str(error)
     state = error.sqlstate or ""
-    if isinstance(error, pg.InsufficientPrivilege):
+    denied = isinstance(error, pg.InsufficientPrivilege)
+    # or there is no rowcron_owner, because the schema is a single role's
+    if denied or isinstance(error, (pg.InvalidParameterValue, pg.UndefinedObject)):
         with conn.transaction():
             conn.execute("set local search_path = pg_catalog, pg_temp")
             row = conn.execute(
-                _LACKS, {"single": alone is not None, "roles": ", ".join(ROLES)}
+                _LACKS,
+                {"single": alone is not None, "roles": ", ".join(ROLES), "denied": denied},
             ).fetchone()
-        assert row is not None
-        return InstallError(row[0] or f"{where}: {primary}", row[1], state)
+        if row is not None:
+            return InstallError(row[0] or f"{where}: {primary}", row[1], state)
     if isinstance(error, pg.ReadOnlySqlTransaction):
         hint = "name the primary; or as its administrator: set default_transaction_read_only = off"
         return InstallError(f"{where}: the database takes no writes: {primary}", hint, state)
