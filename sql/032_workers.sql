@@ -126,6 +126,9 @@ create index if not exists change_job_idx on rowcron.change (job, owner, id);
 -- the ledger is found by the names that a job has borne
 create index if not exists change_rename_idx on rowcron.change (job_id)
 where action = 'update' and old_values ? 'name';
+-- who has paused a job last is asked of each that pause() or enrol() finds paused
+create index if not exists change_pause_idx on rowcron.change (job_id, id)
+where action = 'update' and new_values ?| '{enabled,owner}';
 comment on table rowcron.change is
   'Who changed which job, cancelled, repeated or started which run, held or released the whole. '
     'Append-only for everybody.';

@@ -59,11 +59,50 @@ $$;
 comment on function rowcron._record_change() is 'Trigger: writes into rowcron.change who changed a '
   'job, and what.';
 
+create or replace function rowcron._paused_for_want(job_id bigint) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    -- only _pause_orphans gives a reason; what another owner did in between may be hidden, the
+    -- return from it is not
+    select c.changed_by = 'rowcron' and c.new_values ? 'reason'
+    from rowcron.change as c
+    where c.job_id = _paused_for_want.job_id and c.action = 'update'
+      and c.new_values ?| '{enabled,owner}'
+    order by c.id desc
+    limit 1
+  ), false)
+$$;
+comment on function rowcron._paused_for_want(bigint) is
+  'Whether a paused job was paused by the database, for want of an owner or its executor, and by '
+    'nobody since; as far as the caller may see.';
+
+create or replace function rowcron._record_pause() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if rowcron._paused_for_want(new.id) then
+    insert into rowcron.change (changed_by, action, job_id, job, owner, new_values)
+    values (current_setting('rowcron.actor'), 'update', new.id, new.name, new.owner,
+      '{"enabled": false}');
+  end if;
+  return null;
+end
+$$;
+comment on function rowcron._record_pause() is
+  'Trigger: somebody pauses what the database has paused, so that enrol() leaves it so.';
+
 drop trigger if exists d10_name_actor on rowcron.job;
 create trigger d10_name_actor after insert or update or delete on rowcron.job
 for each row execute function rowcron._name_actor();
 drop trigger if exists d20_record_change on rowcron.job;
 create trigger d20_record_change after insert or update or delete on rowcron.job
 for each row execute function rowcron._record_change();
+-- only where the statement itself names the column
+drop trigger if exists d30_record_pause on rowcron.job;
+create trigger d30_record_pause after update of enabled on rowcron.job
+for each row when (not old.enabled and not new.enabled) execute function rowcron._record_pause();
 
 reset role;

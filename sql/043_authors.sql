@@ -178,7 +178,10 @@ as $$
 declare
   job rowcron.job := rowcron._job_named(name, owner);
 begin
-  update rowcron.job as j set enabled = wanted where j.id = job.id and j.enabled <> wanted;
+  update rowcron.job as j set enabled = wanted
+  where j.id = job.id
+    -- or to be paused by somebody, too, so that enrol() does not resume it
+    and (j.enabled <> wanted or not wanted and rowcron._paused_for_want(j.id));
   if not found and job.enabled <> wanted then
     raise exception using
       errcode = 'RCOWN',

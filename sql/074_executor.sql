@@ -226,22 +226,14 @@ as $$
     join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
     where e.owner = quote_ident(current_user)::regrole and p.proowner = e.owner and e.edition = 3
   );
-  -- only _pause_orphans gives a reason
   update rowcron.job as j
   set enabled = true
   where j.owner = quote_ident(current_user)::regrole and not j.enabled
-    and 'rowcron' = (
-      select case when c.new_values ? 'reason' then c.changed_by end
-      from rowcron.change as c
-      where c.job_id = j.id and c.job = j.name and c.owner = j.owner and c.action = 'update'
-        and c.new_values ? 'enabled'
-      order by c.id desc
-      limit 1
-    )
+    and rowcron._paused_for_want(j.id)
 $$;
 comment on function rowcron.enrol() is
   'Makes the executor of the role that asks, if it has none: the function that runs its SQL jobs '
     'with its rights. Its first job does so by itself. Resumes its jobs that were paused for want of '
-    'one. Raises RCEXE.';
+    'one, and by nobody since. Raises RCEXE.';
 
 reset role;

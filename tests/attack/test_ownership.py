@@ -321,3 +321,39 @@ def test_what_is_asked_of_enrol_is_about_its_owner_alone(alice: psycopg.Connecti
         "select job, run_id, new_values, changed_by from rowcron.change where action = 'enrol'"
     ).fetchall()
     assert stored == [(None, None, None, "alice")]
+
+
+def test_enrol_resumes_what_the_database_has_paused_and_nobody_since(
+    db: psycopg.Connection, alice: psycopg.Connection, connect: Connect
+) -> None:
+    alice.execute("set client_min_messages = error")
+    alice.execute(
+        "insert into rowcron.job (name, command)"
+        " select name, 'select 1' from unnest('{hers,renamed,updated,operators,same}'::text[]) as name"
+    )
+    alice.execute("insert into rowcron.job (name, command, enabled) values ('off', 'x', false)")
+    dropped = only(db, "select name from rowcron.executor where owner = 'alice'::regrole")
+    db.execute(f"drop function rowcron_executor.{dropped}")
+    sweep(db)
+    assert only(db, "select count(*) from rowcron.job where enabled") == 0
+    changes = "select count(*) from rowcron.change"
+    before = only(db, changes)
+    for _ in range(2):  # it says so once
+        alice.execute("select rowcron.pause('hers'), rowcron.pause('off')")
+    assert only(db, changes) == before + 1
+    alice.execute("update rowcron.job set name = 'renamed again' where name = 'renamed'")
+    alice.execute("update rowcron.job set enabled = false where name = 'updated'")
+    alice.execute("update rowcron.job set command = command where name = 'same'")
+    db.execute("create role op login; grant rowcron_operator to op")
+    try:
+        connect("op").execute("select rowcron.pause('operators', 'alice')")
+    finally:
+        db.execute("drop role op")
+    alice.execute("select rowcron.enrol()")
+    resumed = db.execute("select name from rowcron.job where enabled order by name").fetchall()
+    assert resumed == [("renamed again",), ("same",)]
+    signed = db.execute(
+        "select job, changed_by from rowcron.change where new_values = '{\"enabled\": false}'"
+        " order by id desc limit 3"
+    ).fetchall()
+    assert signed == [("operators", "op"), ("updated", "alice"), ("hers", "alice")]
