@@ -3,8 +3,10 @@
 -- attempt, and in REPEATABLE READ nothing that came after its snapshot. Most of that is put right
 -- when it is claimed (chapter 056). Here is the rest, once a minute: what nobody would claim, because
 -- it stands in a queue or asks for a handler that nobody has any more, or because it waits for a
--- resume that has been; what has no job; and what runs without being counted. All of it comes of a
--- change, so it is looked for among the jobs that were changed lately.
+-- resume that has been; what has no job; what runs without being counted; and a job that is never due
+-- again, because an edit gave it a schedule @after, to be counted from the end of its run, while that
+-- run ended under the old one. All of it comes of a change, so it is looked for among the jobs that
+-- were changed lately.
 
 set role rowcron_owner;
 
@@ -74,12 +76,27 @@ begin
       and a.max_running is not null
     for update of v skip locked
   ));
+  -- From now: within a minute of that end. What has no next instant, or none that can be computed,
+  -- is left: it was told when it came to that.
+  perform rowcron._count_from_end(array(
+    select a.job_id
+    from rowcron.agenda as a
+    join rowcron.job as j on j.id = a.job_id
+    cross join lateral rowcron._next_or_fault(j, a.parsed, greatest(at, a.high_water), a.runs_fired)
+      as n
+    where a.job_id = any (changed) and a.enabled and a.next_run_at is null
+      and (a.parsed).form = 'after' and n.next_at is not null
+      and not exists (
+        select from rowcron.run as r where r.job_id = a.job_id and r.scheduled_for is not null
+      )
+    for update of a skip locked
+  ));
   return ended < most and moved < most;
 end
 $$;
 comment on function rowcron._reconcile(timestamptz, integer) is
-  'Runs that miss what became of their job in the last day follow it: so many at a time. Returns '
-    'whether that were all.';
+  'Runs that miss what became of their job in the last day follow it, so many at a time, and a '
+    'schedule @after that misses the end of its run is due again. Returns whether that were all.';
 
 -- A restore of data alone, with triggers off, brings jobs without their rows in the agenda.
 create or replace function rowcron._take_up_jobs(at timestamptz) returns void

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 
 from conftest import Connect
 from test_retention import maintain
@@ -136,6 +137,71 @@ def test_what_runs_unseen_by_a_new_limit_counts(
     maintain(db)
     enqueue(alice)
     assert claim(db, "sql", "default") == []
+
+
+def stand(db: psycopg.Connection) -> Row | None:
+    """Whether j is due at some time, within an hour's distance, and how many entries it has."""
+    return db.execute(
+        "select a.next_run_at is not null,"
+        " a.next_run_at between clock_timestamp() + '59 minutes' and clock_timestamp() + '1 hour',"
+        " (select count(*) from rowcron.ledger) from rowcron.agenda as a"
+    ).fetchone()
+
+
+def test_a_run_that_ends_beside_the_edit_to_after_is_counted_from(
+    db: psycopg.Connection, alice: psycopg.Connection, connect: Connect
+) -> None:
+    add(alice, command="x", schedule="0 0 1 1 *")
+    db.execute("update rowcron.agenda set next_run_at = clock_timestamp()")
+    [held] = claim(db, "sql", "default")
+    other = connect("alice")
+    with other.transaction():
+        other.execute("update rowcron.job set schedule = '@after 1 hour'")
+        maintain(db)  # passes an open edit over
+        db.execute("select rowcron.finish(%s, %s)", held)
+    assert stand(db) == (False, None, 1)
+    with connect("postgres") as holder, holder.transaction():
+        holder.execute("select from rowcron.agenda for update")
+        maintain(db)  # and whatever else holds it
+    assert stand(db) == (False, None, 1)
+    maintain(db)
+    assert stand(db) == (True, True, 1)
+    due = db.execute("select next_run_at from rowcron.agenda").fetchone()
+    maintain(db)
+    assert db.execute("select next_run_at from rowcron.agenda").fetchone() == due
+
+
+@pytest.mark.parametrize(
+    "edit", ["enabled = false", "max_runs = 1", "ends_at = clock_timestamp() + '1 minute'"]
+)
+def test_what_is_over_or_paused_stays_so(
+    db: psycopg.Connection, alice: psycopg.Connection, edit: str
+) -> None:
+    add(alice, command="x", schedule="@after 1 hour")
+    db.execute("update rowcron.agenda set next_run_at = clock_timestamp()")
+    [held] = claim(db, "sql", "default")
+    alice.execute(f"update rowcron.job set {edit}".encode())
+    maintain(db)
+    assert stand(db) == (False, None, 0)
+    db.execute("select rowcron.finish(%s, %s)", held)
+    maintain(db)
+    assert stand(db) == (False, None, 1)
+
+
+def test_what_cannot_be_computed_is_told_once(
+    db: psycopg.Connection, alice: psycopg.Connection
+) -> None:
+    add(alice, command="x", schedule="@after 1 day")
+    db.execute("update rowcron.agenda set next_run_at = clock_timestamp()")
+    [held] = claim(db, "sql", "default")
+    alice.execute("update rowcron.job set queue = 'q'")
+    db.execute("begin; set local session_replication_role = replica")
+    db.execute("update rowcron.job set timezone = 'Atlantis/Capital'")
+    db.execute("commit")
+    db.execute("select rowcron.finish(%s, %s)", held)
+    assert stand(db) == (False, None, 2), "of the run, and of what follows"
+    maintain(db)
+    assert stand(db) == (False, None, 2)
 
 
 def test_of_many_runs_those_of_changed_jobs_alone_are_looked_at(
