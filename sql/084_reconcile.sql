@@ -3,10 +3,10 @@
 -- attempt, and in REPEATABLE READ nothing that came after its snapshot. Most of that is put right
 -- when it is claimed (chapter 056). Here is the rest, once a minute: what nobody would claim, because
 -- it stands in a queue or asks for a handler that nobody has any more, or because it waits for a
--- resume that has been; what has no job; what runs without being counted; and a job that is never due
--- again, because an edit gave it a schedule @after, to be counted from the end of its run, while that
--- run ended under the old one. All of it comes of a change, so it is looked for among the jobs that
--- were changed lately.
+-- resume that has been; what has no job; what runs without being counted; and a job that is never
+-- due again, because an edit gave it a schedule @after, to be counted from the end of its run, while
+-- that run ended under the old one. All of it comes of a change, so it is looked for among the jobs
+-- that were changed lately.
 
 set role rowcron_owner;
 

@@ -329,7 +329,8 @@ def test_enrol_resumes_what_the_database_has_paused_and_nobody_since(
     alice.execute("set client_min_messages = error")
     alice.execute(
         "insert into rowcron.job (name, command)"
-        " select name, 'select 1' from unnest('{hers,renamed,updated,operators,same}'::text[]) as name"
+        " select name, 'select 1'"
+        " from unnest('{hers,renamed,updated,operators,same}'::text[]) as name"
     )
     alice.execute("insert into rowcron.job (name, command, enabled) values ('off', 'x', false)")
     dropped = only(db, "select name from rowcron.executor where owner = 'alice'::regrole")
