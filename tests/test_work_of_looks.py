@@ -73,11 +73,12 @@ def test_a_look_touches_no_more_beside_many_rows(
     pair: tuple[Database, Database], role: str, what: str
 ) -> None:
     buffers, found = [], []
-    text = looks.NOW.replace("%(now)s", "true").replace("%(jobs)s", "'{}'")
+    text = looks.NOW.replace("%(now)s", "true")
+    text = text.replace("%(jobs)s", "'{}'").replace("%(runs)s", "'{}'")
     for database in pair:
         with psycopg.connect(database.url(role), autocommit=True) as db:
             buffers.append(work(db, text if what == "what is" else looks.LATELY)["buffers"])
-            row = db.execute(looks.NOW, {"now": True, "jobs": []}).fetchone()
+            row = db.execute(looks.NOW, {"now": True, "jobs": [], "runs": []}).fetchone()
             assert row is not None
             found.append(row[1])
     # what is shown is a thousand runs at most, each of which may lie on a page of its own

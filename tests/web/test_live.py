@@ -230,6 +230,45 @@ def test_the_page_of_another_s_job_tells_nothing(alone: Site, ada: psycopg.Conne
     asyncio.run(watch())
 
 
+def test_the_page_of_a_run_is_told_of_that_run_alone(
+    alone: Site, ada: psycopg.Connection, root: psycopg.Connection
+) -> None:
+    row = ada.execute(
+        "insert into rowcron.job (name, command, queue) values ('of many runs', 'x', 'nobody''s')"
+        " returning id"
+    ).fetchone()
+    first = ada.execute("select rowcron.enqueue('of many runs')").fetchone()
+    assert row is not None
+    assert first is not None
+
+    async def watch() -> None:
+        async with (
+            opened(alone, "ada", 1, f"?job={row[0]}") as job,
+            opened(alone, "ada", 1, f"?run={first[0]}") as run,
+            opened(alone, "bea", 1, f"?run={first[0]}") as other,
+        ):
+            await until(lambda: "event: sum" in run[0] and "event: trouble" in other[0])
+            for _ in range(3):
+                beside = ada.execute("select rowcron.enqueue('of many runs')").fetchone()
+                assert beside is not None
+                await until(lambda told=f"run {beside[0]}": told in job[0])  # type: ignore[misc]
+            root.execute(
+                "with ended as (delete from rowcron.run where id = %s)"
+                " insert into rowcron.ledger (job_id, job, owner, queue, kind, run_id, attempt,"
+                " final, started_at, finished_at, outcome) select id, name, owner, queue, kind,"
+                " %s, 1, true, clock_timestamp(), clock_timestamp(), 'failed'"
+                " from rowcron.job where id = %s",
+                [first[0], first[0], row[0]],
+            )
+            await until(lambda: "Attempt 1" in run[0])
+            told = re.findall("event: sum\n.*\n", run[0])
+            assert len(told) == 2, "nothing in between"
+            assert "failed" in told[1]
+            assert "event: sum" not in other[0]
+
+    asyncio.run(watch())
+
+
 def test_pages_of_many_jobs_are_all_told(alone: Site, ada: psycopg.Connection) -> None:
     """More than are told after one look; a change of each reaches its page."""
     rows = ada.execute(

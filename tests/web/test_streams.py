@@ -146,3 +146,37 @@ def test_the_page_of_a_run_whose_job_is_deleted_tells_its_end(
     )
     expect(page.locator(".sum")).to_contain_text("succeeded")
     expect(page.locator("main button")).to_have_text("Run again")
+
+
+def test_the_page_of_a_run_stays_while_other_runs_of_its_job_change(
+    watched: Open, site: Site, ada: psycopg.Connection, root: psycopg.Connection
+) -> None:
+    job = ada.execute(
+        "insert into rowcron.job (name, command, queue) values ('beside others', 'x',"
+        " 'nobody''s') returning id"
+    ).fetchone()
+    row = ada.execute("select rowcron.enqueue('beside others')").fetchone()
+    assert job is not None
+    assert row is not None
+    one = watched()
+    other = one.sign_in("ada")
+    other.goto(f"{site.url}/jobs/{job[0]}")
+    is_live(other)
+    page = one.context.new_page()
+    page.goto(f"{site.url}/runs/{row[0]}")
+    is_live(page)
+    loaded = page.evaluate("performance.timeOrigin")
+    cancel = page.locator("main button", has_text="Cancel")
+    cancel.focus()
+    for _ in range(3):
+        beside = ada.execute("select rowcron.enqueue('beside others')").fetchone()
+        assert beside is not None
+        expect(other.locator("[data-section=live]")).to_contain_text(f"run {beside[0]}")
+    root.execute(
+        "update rowcron.run set state = 'running', worker_id = gen_random_uuid(),"
+        " seal = gen_random_uuid(), started_at = clock_timestamp() where id = %s",
+        [row[0]],
+    )
+    expect(page.locator(".sum")).to_contain_text("running")
+    assert page.evaluate("performance.timeOrigin") == loaded, "without a reload"
+    expect(cancel).to_be_focused()

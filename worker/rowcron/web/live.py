@@ -21,10 +21,11 @@ from rowcron.web import looks
 from rowcron.web.actor import Asker
 from rowcron.web.boards import SLOWEST, Board, due
 from rowcron.web.canvas import Canvas
-from rowcron.web.marks import GONE
+from rowcron.web.marks import GONE, RUN, asked
 from rowcron.web.problems import Refusal, problem_of
 from rowcron.web.pulse import Beat, Pulse
-from rowcron.web.render import job_sections, now_sections
+from rowcron.web.render import job_sections, now_sections, run_sections
+from rowcron.web.run_look import OF_A_RUN, look_at_run
 from rowcron.web.sessions import Session
 from rowcron.web.topics import Topic, event
 
@@ -191,7 +192,7 @@ class Live:
 
     async def _ask(self, board: Board, beat: Beat | None) -> None:
         topics, canvases = dict(board.topics), dict(board.canvases)
-        jobs = [int(name) for name in topics if name != NOW and name not in canvases]
+        jobs = [name for name in topics if name != NOW and name not in canvases]  # and runs
         begin = time.monotonic()
         async with board.login.glance() as asker:
             if NOW in topics or jobs:
@@ -205,10 +206,10 @@ class Live:
                 topics[name].show({"trouble": ""})
 
     async def _ask_now(
-        self, board: Board, asker: Asker, topics: dict[str, Topic], jobs: list[int]
+        self, board: Board, asker: Asker, topics: dict[str, Topic], jobs: list[str]
     ) -> None:
         self._looks += 1
-        found = await asker.one(looks.NOW, {"now": NOW in topics, "jobs": jobs})
+        found = await asker.one(looks.NOW, {"now": NOW in topics} | asked(jobs))
         assert found is not None
         self._skew = found["at"].timestamp() - time.time()
         if NOW in topics:
@@ -216,10 +217,10 @@ class Live:
             data = json.loads(found["now"]) | {"lately": json.loads(board.lately)}
             topics[NOW].show(now_sections(data) | {"trouble": ""})
         marks, room = json.loads(found["marks"]), AT_ONCE
-        for job in sorted(jobs, key=lambda job: topics[str(job)].told):
-            topic = topics[str(job)]
-            mark, became = marks[str(job)]
-            sections = {"trouble": "" if mark else GONE_TEXT, "became": became}
+        for name in sorted(jobs, key=lambda name: topics[name].told):
+            topic = topics[name]
+            mark, there = marks[name]
+            sections = {"trouble": "" if there else GONE_TEXT}
             if topic.mark != (mark or GONE):
                 if not room:
                     board.behind = True  # the next look finds it changed still
@@ -227,9 +228,12 @@ class Live:
                 room -= 1
                 topic.told = time.monotonic()
                 topic.mark = mark or GONE
-                if mark:
+                if mark and name.startswith(RUN):
+                    self._looks += OF_A_RUN
+                    sections |= run_sections(await look_at_run(asker, int(name.removeprefix(RUN))))
+                elif mark:
                     self._looks += looks.OF_A_JOB
-                    sections |= job_sections(await looks.look_at_job(asker, job))
+                    sections |= job_sections(await looks.look_at_job(asker, int(name)))
             topic.show(sections)
 
     async def _ask_lately(self, board: Board, asker: Asker) -> None:

@@ -1,12 +1,14 @@
-"""How the page of a job tells whether what it shows is still so: a mark, which is compared."""
+"""How the page of a job or a run tells whether what it shows is still so: a mark, compared."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from rowcron.web.actor import Asker
 
-GONE = "gone"  # the mark of a job that is not there
+GONE = "gone"  # the mark of what is not there
+RUN = "run "  # what the topic of a run begins with; that of a job is its number alone
 # The names that a job has borne: what became of it stands in the ledger under each.
 NAMES = """
   (
@@ -16,29 +18,8 @@ NAMES = """
     where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
   ) as n (name)
 """
-# Of each job that somebody looks at its mark (null: it is gone), and one of its runs alone. Some of
-# what a page says changes though nobody writes: when workers die, when a window opens or closes,
-# and for how long, behind how many others, a run has been ready.
-MARKS = f"""
-  (
-    select coalesce(json_object_agg(w.id, json_build_array(case when j.id is not null then md5(row(
-      j.updated_at, g.next_run_at, b.became,
-      (select s.value from rowcron.setting as s where s.name = 'hold'),
-      rowcron._is_overdue(j.id),
-      rowcron._served(j.queue, j.kind, null),
-      rowcron._served(j.queue, j.kind, case when j.kind = 'python' then j.command
-        else 'connection ' || lower(j.connection) end),
-      j.starts_at > clock_timestamp(),
-      j.ends_at <= clock_timestamp(),
-      case when exists (
-        select from rowcron.run as r where r.job_id = j.id and r.state = 'ready'
-      ) then floor(extract(epoch from clock_timestamp()) / 10) end
-    )::text) end, b.became)), '{{}}')::text
-    from unnest(%(jobs)s::bigint[]) as w (id)
-    left join rowcron.job as j on j.id = w.id
-    left join rowcron.agenda as g on g.job_id = j.id
-    cross join lateral (
-      select md5(row(
+# Of a job what its page shows of its live runs.
+_ITS_RUNS = """
         (
           select string_agg(concat_ws('.', r.id, r.state, r.waits_for, r.attempt,
             r.cancel_asked_by), ',' order by r.id)
@@ -46,21 +27,65 @@ MARKS = f"""
             select v.id, v.state, v.waits_for, v.attempt, v.cancel_asked_by
             from rowcron.run as v where v.job_id = w.id limit 50
           ) as r
-        ),
+        )
+"""
+# Of each job and run that somebody looks at its mark (null: it is not there), and whether the job
+# is there. Some of what a page says changes though nobody writes: when workers die, when a window
+# opens or closes, and for how long, behind how many others, a run has been ready.
+MARKS = f"""
+  (
+    select coalesce(json_object_agg(m.topic, json_build_array(m.mark, m.there)), '{{}}')::text
+    from (
+      select w.id::text as topic, j.id is not null as there,
+        case when j.id is not null then md5(row(
+        j.updated_at, g.next_run_at,
+        {_ITS_RUNS},
         (
           select max(l.finished_at)
           from {NAMES}
           join rowcron.ledger as l on l.job = n.name and l.job_id = j.id
-        )
-      )::text) as became
-    ) as b
+        ),
+        (select s.value from rowcron.setting as s where s.name = 'hold'),
+        rowcron._is_overdue(j.id),
+        rowcron._served(j.queue, j.kind, null),
+        rowcron._served(j.queue, j.kind, case when j.kind = 'python' then j.command
+          else 'connection ' || lower(j.connection) end),
+        j.starts_at > clock_timestamp(),
+        j.ends_at <= clock_timestamp(),
+        case when exists (
+          select from rowcron.run as r where r.job_id = j.id and r.state = 'ready'
+        ) then floor(extract(epoch from clock_timestamp()) / 10) end
+      )::text) end as mark
+      from unnest(%(jobs)s::bigint[]) as w (id)
+      left join rowcron.job as j on j.id = w.id
+      left join rowcron.agenda as g on g.job_id = j.id
+      union all
+      select '{RUN}' || w.id, r.id is not null and j.id is not null or r.id is null and e.n > 0,
+        case when r.id is not null or e.n > 0 then md5(row(
+        r.state, r.waits_for, r.attempt, r.due_at, r.started_at, e.n, e.last
+      )::text) end
+      from unnest(%(runs)s::bigint[]) as w (id)
+      left join rowcron.run as r on r.id = w.id
+      left join rowcron.job as j on j.id = r.job_id
+      cross join lateral (
+        select count(*) as n, max(l.finished_at) as last
+        from rowcron.ledger as l where l.run_id = w.id
+      ) as e
+    ) as m
   )
 """
 
 
-async def marks_of(asker: Asker, job: int) -> tuple[str, str]:
-    """Return the marks of a job and of its runs; read them before what the page shows."""
-    mark, became = json.loads(await asker.value(f"select {MARKS} as marks", {"jobs": [job]}))[
-        str(job)
-    ]
-    return mark or GONE, became
+def asked(topics: Iterable[str]) -> dict[str, list[int]]:
+    """Return whose marks are asked for: the values that `MARKS` takes."""
+    names = list(topics)
+    return {
+        "jobs": [int(name) for name in names if not name.startswith(RUN)],
+        "runs": [int(name.removeprefix(RUN)) for name in names if name.startswith(RUN)],
+    }
+
+
+async def mark_of(asker: Asker, topic: str) -> str:
+    """Return the mark of a job or a run; read it before what the page shows."""
+    mark, _ = json.loads(await asker.value(f"select {MARKS} as marks", asked([topic])))[topic]
+    return mark or GONE

@@ -16,10 +16,11 @@ from rowcron.web.actor import Asker, Record
 from rowcron.web.auth import session_of
 from rowcron.web.jobs import JobId
 from rowcron.web.live import NOW
-from rowcron.web.marks import marks_of
+from rowcron.web.marks import RUN, asked, mark_of
 from rowcron.web.problems import Problem, Refusal
 from rowcron.web.raw import decode_cursor, encode_cursor
-from rowcron.web.runs import ATTEMPTS, ONE, RunNumber
+from rowcron.web.run_look import look_at_run
+from rowcron.web.runs import RunNumber
 from rowcron.web.sessions import Session
 from rowcron.web.state import state_of
 from rowcron.web.tools import ME
@@ -36,11 +37,6 @@ _JOBS = """
   order by j.name, j.id
   limit %(limit)s
 """
-_RUN = (
-    "select r.*, jsonb_pretty(r.args) as args_text, r.owner = rowcron._me() as mine"
-    f" from ({ONE}) as r"
-)
-_ATTEMPTS = f"select r.*, jsonb_pretty(r.result) as result_text from ({ATTEMPTS}) as r"
 
 
 class SignInFirst(Exception):
@@ -86,7 +82,7 @@ async def now(request: Request) -> Response:
     session = signed_in(request)
     async with session.login.glance() as asker:
         values = await common(request, session, asker)
-        found = await asker.one(looks.NOW, {"now": True, "jobs": []})
+        found = await asker.one(looks.NOW, {"now": True} | asked([]))
         lately = await asker.value(looks.LATELY)
     assert found is not None
     data = json.loads(found["now"]) | {"lately": json.loads(lately)}
@@ -97,13 +93,14 @@ async def now(request: Request) -> Response:
 async def live(
     request: Request,
     job: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    run: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     mark: Annotated[str | None, Query(max_length=32)] = None,
 ) -> Response:
     """Stream what changes, as server-sent events."""
     session = session_of(request)
     if session is None:
         raise Refusal(401, "nobody is signed in")
-    topic = NOW if job is None else str(job)
+    topic = str(job) if job is not None else NOW if run is None else f"{RUN}{run}"
     return stream(request, state_of(request).live.watch(session, topic, mark))
 
 
@@ -135,7 +132,7 @@ async def job(request: Request, job: JobId) -> Response:
     """Show all about a job."""
     session = signed_in(request)
     async with session.login.ask() as asker:
-        mark, _ = await marks_of(asker, job)
+        mark = await mark_of(asker, str(job))
         data = await looks.look_at_job(asker, job)
         shared = await common(request, session, asker)
     sections = render.job_sections(data, shared["proof"])
@@ -147,15 +144,11 @@ async def run(request: Request, run: RunNumber) -> Response:
     """Show a run and the output of each attempt."""
     session = signed_in(request)
     async with session.login.ask() as asker:
-        found = await asker.one(_RUN, {"run": run})
-        if found is None:
-            raise Refusal(404, f"there is no run {run}", detail="Or none that your role may see.")
-        mark, became = await marks_of(asker, found["job_id"])
-        found = await asker.one(_RUN, {"run": run}) or found
-        attempts = await asker.rows(_ATTEMPTS, (run,))
+        mark = await mark_of(asker, f"{RUN}{run}")
+        data = await look_at_run(asker, run)
         shared = await common(request, session, asker)
-    more: Record = {"run": found, "attempts": attempts, "mark": mark, "became": became}
-    return html("run", shared, **more, may_ask=found["mine"] or shared["me"]["operator"])
+    sections = render.run_sections(data, shared["proof"])
+    return html("run", shared, run=data["run"], sections=sections, mark=mark)
 
 
 async def first_sign_in(request: Request, error: Exception) -> Response:

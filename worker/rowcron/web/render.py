@@ -24,6 +24,7 @@ TIMELINE_SECTIONS = ("range", "names", "ticks", "plot", "line", "load")
 JOB_SECTIONS = (
     "over", "name", "lead", "head", "live", "past", "ahead", "why", "runs", "def", "changes",
 )  # fmt: skip
+RUN_SECTIONS = ("sum", "actions", "facts", "attempts")
 
 
 @cache
@@ -145,6 +146,11 @@ def job_sections(data: Record, proof: str = "") -> dict[str, str]:
         "proof": proof,
     }
     return _sections("_job.html", JOB_SECTIONS, values)
+
+
+def run_sections(data: Record, proof: str = "") -> dict[str, str]:
+    """Return the sections of the page of a run."""
+    return _sections("_run.html", RUN_SECTIONS, data | {"proof": proof})
 
 
 def timeline_sections(

@@ -115,8 +115,6 @@
     on("trouble", (event) => { trouble.textContent = event.data; });
     on("clock", (event) => { ahead = Number(event.data) * 1000 - Date.now(); if (Math.abs(ahead) < 1500) ahead = 0; });
     on("bye", (event) => { if (event.data) { close(); location.reload(); } });
-    const became = document.body.dataset.became; // of the runs that the page is about
-    on("became", (event) => { if (became && event.data !== became) location.reload(); });
     listen(document);
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) close();
