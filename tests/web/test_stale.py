@@ -134,3 +134,38 @@ def test_a_job_keeps_its_history_when_it_is_renamed(
             await until(lambda: "ended later" in last(told[0], "runs"))
 
     asyncio.run(watch())
+
+
+def test_the_page_of_a_job_with_a_crowd_of_runs_shows_what_comes_first(
+    site: Site, ada: psycopg.Connection, root: psycopg.Connection
+) -> None:
+    """Rows that came last stand last in the table, though they may be the first on the page."""
+    job = make(ada, "with a crowd", queue="nobody's")
+    for _ in range(60):
+        ada.execute("select rowcron.enqueue('with a crowd', due_at => now() + interval '1 day')")
+
+    def enqueue(soon: str) -> int:
+        row = ada.execute(
+            "select rowcron.enqueue('with a crowd', due_at => now() + %s::interval)", [soon]
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def watch() -> None:
+        async with opened(site, "ada", 1, f"?job={job}") as told:
+            await until(lambda: "run " in last(told[0], "live"))
+            for soon in ("2 hours", "1 hour"):
+                run = enqueue(soon)
+                await until(lambda run=run: f">run {run}<" in last(told[0], "live"))  # type: ignore[misc]
+            run = enqueue("2 days")
+            root.execute(
+                "update rowcron.run set state = 'running', waits_for = null, worker_id ="
+                " gen_random_uuid(), seal = gen_random_uuid(), started_at = clock_timestamp()"
+                " where id = %s",
+                [run],
+            )
+            await until(lambda: f">run {run}<" in last(told[0], "live"))
+            ada.execute("select rowcron.cancel(%s)", [run])
+            await until(lambda: "cancel asked by" in last(told[0], "live"))
+
+    asyncio.run(watch())

@@ -18,15 +18,23 @@ NAMES = """
     where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
   ) as n (name)
 """
-# Of a job what its page shows of its live runs.
+# Of a job all that its page shows of its live runs: those in its list, in the order of that list,
+# and what is told of them all.
 _ITS_RUNS = """
         (
-          select string_agg(concat_ws('.', r.id, r.state, r.waits_for, r.attempt,
+          select string_agg(concat_ws(' ', r.id, r.state, r.waits_for, r.attempt, r.due_at,
             r.cancel_asked_by), ',' order by r.id)
           from (
-            select v.id, v.state, v.waits_for, v.attempt, v.cancel_asked_by
-            from rowcron.run as v where v.job_id = w.id limit 50
+            select v.id, v.state, v.waits_for, v.attempt, v.due_at, v.cancel_asked_by
+            from rowcron.run as v where v.job_id = w.id
+            order by v.state = 'running' desc, v.due_at, v.id
+            limit 50
           ) as r
+        ),
+        (
+          select row(count(*), count(*) filter (where v.state = 'running'), max(v.id),
+            min(v.scheduled_for), min(v.due_at) filter (where v.state <> 'running'))::text
+          from rowcron.run as v where v.job_id = w.id
         )
 """
 # Of each job and run that somebody looks at its mark (null: it is not there), and whether the job
