@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 
 import psycopg
+from psycopg import sql
 
 from harness import Database, wait_until
 from web.site import Site, psql_as
@@ -167,5 +169,56 @@ def test_the_page_of_a_job_with_a_crowd_of_runs_shows_what_comes_first(
             await until(lambda: f">run {run}<" in last(told[0], "live"))
             ada.execute("select rowcron.cancel(%s)", [run])
             await until(lambda: "cancel asked by" in last(told[0], "live"))
+
+    asyncio.run(watch())
+
+
+def test_what_the_owner_is_granted_and_what_is_taken_back_is_told(
+    site: Site, ada: psycopg.Connection, root: psycopg.Connection
+) -> None:
+    root.execute("select rowcron.grant_connection('elsewhere', 'ada')")
+    root.execute("select rowcron.grant_secret('KEY', 'ada')")
+    jobs = {
+        "owner": make(ada, "loses its executor"),
+        "kind": make(ada, "loses its kind", kind="shell"),
+        "connection": make(ada, "loses its connection", connection="elsewhere"),
+        "secret": make(ada, "loses its secret", kind="http", command="https://x/${secret:KEY}"),
+    }
+    found = root.execute(
+        "select name from rowcron.executor where owner = 'ada'::regrole"
+    ).fetchone()
+    assert found is not None
+    executor = sql.Identifier("rowcron_executor", found[0])
+    renamed = sql.SQL("alter function {} rename to renamed").format(executor)
+    back = sql.SQL("alter function rowcron_executor.renamed rename to {}").format(
+        sql.Identifier(found[0])
+    )
+
+    async def watch() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            pages = {
+                gate: await stack.enter_async_context(opened(site, "ada", 1, f"?job={job}"))
+                for gate, job in jobs.items()
+            }
+
+            def shut() -> set[str]:
+                return {
+                    gate
+                    for gate, told in pages.items()
+                    if f'name">{gate}</span><span class="meta what">shut' in last(told[0], "why")
+                }
+
+            await until(lambda: all(last(told[0], "why") for told in pages.values()))
+            assert shut() == set()
+            root.execute("revoke rowcron_shell from ada")
+            root.execute(renamed)
+            root.execute("select rowcron.revoke_connection('elsewhere', 'ada')")
+            root.execute("select rowcron.revoke_secret('KEY', 'ada')")
+            await until(lambda: shut() == set(jobs))
+            root.execute("grant rowcron_shell to ada")
+            root.execute(back)
+            root.execute("select rowcron.grant_connection('elsewhere', 'ada')")
+            root.execute("select rowcron.grant_secret('KEY', 'ada')")
+            await until(lambda: shut() == set())
 
     asyncio.run(watch())

@@ -37,9 +37,22 @@ _ITS_RUNS = """
           from rowcron.run as v where v.job_id = w.id
         )
 """
+# Of a job the gates of why_not_running that shut and open though nobody writes to it: what its
+# owner has and may.
+_ITS_GRANTS = """
+        rowcron._lacks_owner(j),
+        rowcron._may_own_kind(j.owner, j.kind),
+        rowcron._may_use_connection(j.owner, j.connection),
+        case when j.kind in ('http', 'shell') then (
+          select string_agg(s.name, ' ')
+          from unnest(rowcron._named_secrets(j.command || coalesce(j.args::text, ''))) as s (name)
+          where not rowcron._may_use_secret(j.owner, s.name)
+        ) end
+"""
 # Of each job and run that somebody looks at its mark (null: it is not there), and whether the job
 # is there. Some of what a page says changes though nobody writes: when workers die, when a window
-# opens or closes, and for how long, behind how many others, a run has been ready.
+# opens or closes, when a role is granted to the owner, and for how long, behind how many others, a
+# run has been ready.
 MARKS = f"""
   (
     select coalesce(json_object_agg(m.topic, json_build_array(m.mark, m.there)), '{{}}')::text
@@ -48,6 +61,7 @@ MARKS = f"""
         case when j.id is not null then md5(row(
         j.updated_at, g.next_run_at,
         {_ITS_RUNS},
+        {_ITS_GRANTS},
         (
           select max(l.finished_at)
           from {NAMES}
