@@ -210,15 +210,17 @@ def test_what_the_owner_is_granted_and_what_is_taken_back_is_told(
 
             await until(lambda: all(last(told[0], "why") for told in pages.values()))
             assert shut() == set()
-            root.execute("revoke rowcron_shell from ada")
-            root.execute(renamed)
-            root.execute("select rowcron.revoke_connection('elsewhere', 'ada')")
-            root.execute("select rowcron.revoke_secret('KEY', 'ada')")
+            with root.transaction():  # one look finds all of it
+                root.execute("revoke rowcron_shell from ada")
+                root.execute(renamed)
+                root.execute("select rowcron.revoke_connection('elsewhere', 'ada')")
+                root.execute("select rowcron.revoke_secret('KEY', 'ada')")
             await until(lambda: shut() == set(jobs))
-            root.execute("grant rowcron_shell to ada")
-            root.execute(back)
-            root.execute("select rowcron.grant_connection('elsewhere', 'ada')")
-            root.execute("select rowcron.grant_secret('KEY', 'ada')")
+            with root.transaction():  # one look finds all of it
+                root.execute("grant rowcron_shell to ada")
+                root.execute(back)
+                root.execute("select rowcron.grant_connection('elsewhere', 'ada')")
+                root.execute("select rowcron.grant_secret('KEY', 'ada')")
             await until(lambda: shut() == set())
 
     asyncio.run(watch())
