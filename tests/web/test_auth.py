@@ -374,6 +374,20 @@ def test_the_one_time_url_lets_in_once(shared: Database, tmp_path: Path) -> None
         process.stdout.close()
 
 
+def test_whoever_looks_at_the_one_time_url_with_head_does_not_use_it(shared: Database) -> None:
+    site = Site(WebSettings(conninfo=shared.url("alice"), as_login=True))
+    try:
+        code = {"code": site.state.codes.make()}
+        with site.client() as preview, site.client() as person:
+            looked = preview.head("/sign-in", params=code)
+            assert (looked.status_code, "set-cookie" in looked.headers) == (200, False)
+            assert preview.get("/api/me").status_code == 401
+            assert person.get("/sign-in", params=code).status_code == 303
+            assert me(person) == "alice"
+    finally:
+        site.stop()
+
+
 @pytest.mark.once
 @pytest.mark.parametrize(
     "url", ["postgresql+psycopg2://u:se-cret@127.0.0.1/app", "host=/tmp password='se-cret"]

@@ -27,6 +27,9 @@ HEADERS = {
 }
 
 
+ASKED_BY_HEAD = "rowcron.head"  # in the scope of a GET that was a HEAD, which must change nothing
+
+
 def has_head(path: str) -> bool:
     """Return whether HEAD is taken where GET is; a stream would never end."""
     return not path.startswith("/live")
@@ -47,7 +50,8 @@ class Guard:
         if self.settings.behind_proxy:
             scope = seen_by_proxy(scope)
         if scope["method"] == "HEAD" and has_head(scope["path"]):
-            scope = {**scope, "method": "GET"}  # uvicorn, which knows better, sends no body
+            # uvicorn, which knows better, sends no body
+            scope = {**scope, "method": "GET", ASKED_BY_HEAD: True}
         headers = Headers(scope=scope)
         if not self._trusted(headers.get("host", "")):
             refused = PlainTextResponse("this name is not trusted; see --trusted-host\n", 421)

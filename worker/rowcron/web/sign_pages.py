@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from rowcron.errors import RowcronError
 from rowcron.web.auth import COOKIE, check_origin, check_proof, session_of
 from rowcron.web.forms import form_of
+from rowcron.web.middleware import ASKED_BY_HEAD
 from rowcron.web.pages import html
 from rowcron.web.problems import Problem, Refusal, headers_of, problem_of
 from rowcron.web.sessions import LONGEST
@@ -54,7 +55,8 @@ async def form(
 ) -> Response:
     """Show the form; or let in whoever has the one-time code from the terminal."""
     state = state_of(request)
-    if code:
+    # what looks at a link before it is opened sends HEAD: that leaves the code to the person
+    if code and ASKED_BY_HEAD not in request.scope:
         if state.own is None or not state.codes.take(code):
             problem = Problem(
                 type="about:blank",
