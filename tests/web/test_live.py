@@ -14,6 +14,9 @@ import psycopg
 import pytest
 
 from harness import Database, wait_until
+from rowcron.web.actor import Asker
+from rowcron.web.canvas import Canvas
+from rowcron.web.pulse import Beat
 from rowcron.web.settings import WebSettings
 from web.site import WEB, Site, password
 
@@ -172,6 +175,69 @@ def test_a_picture_is_drawn_again_for_all_who_look(
             assert all(text.count("event: plot\n") > n for text, n in zip(told, plots, strict=True))
             assert "event: j" not in other[0]
             assert "drawn, too" not in other[0]
+
+    asyncio.run(watch())
+
+
+def test_many_pictures_of_a_role_take_no_more_than_one_may(
+    alone: Site, ada: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them differs, and something changes all the time."""
+    ada.execute("insert into rowcron.job (name, command) values ('restless', 'x')")
+    spent: list[float] = []
+    draw = Canvas.look
+
+    async def timed(canvas: Canvas, asker: Asker, beat: Beat | None) -> int:
+        begin = time.monotonic()
+        try:
+            return await draw(canvas, asker, beat)
+        finally:
+            spent.append(time.monotonic() - begin)
+
+    async def watch() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(40):
+                query = f"/timeline?search=restless&at={1_800_000_000 + number}"
+                await stack.enter_async_context(opened(alone, "ada", 1, query))
+            await until(lambda: bool(alone.state.live.viewers == 40))
+            await until(lambda: all(canvas.drawn for canvas in pictures()))
+            spent.clear()
+            for _ in range(30):
+                ada.execute("select rowcron.enqueue('restless')")
+                await asyncio.sleep(0.1)
+
+    def pictures() -> list[Canvas]:
+        return list(alone.state.live._boards["ada"].canvases.values())
+
+    monkeypatch.setattr(Canvas, "look", timed)
+    asyncio.run(watch())
+    # a twentieth, and room for pictures whose last drawing was a quick one
+    assert 0 < sum(spent) < 3 / 4
+
+
+def test_no_role_waits_for_the_pictures_of_another(
+    alone: Site, ada: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Canvas.look
+    drawing = threading.Event()
+
+    async def slow(canvas: Canvas, asker: Asker, beat: Beat | None) -> int:
+        drawing.set()
+        await asker.rows("select pg_sleep(4)")
+        try:
+            return await draw(canvas, asker, beat)
+        finally:
+            drawing.clear()
+
+    async def watch() -> None:
+        async with opened(alone, "vic", 1) as told:
+            monkeypatch.setattr(Canvas, "look", slow)
+            async with opened(alone, "ada", 1, "/timeline?search=nothing"):
+                await until(drawing.is_set)
+                ada.execute("insert into rowcron.job (name, command) values ('not held up', 'x')")
+                ada.execute("select rowcron.enqueue('not held up')")
+                await until(lambda: "not held up" in told[0])
+                assert drawing.is_set(), "the picture is not there yet"
 
     asyncio.run(watch())
 

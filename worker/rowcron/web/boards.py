@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
-from rowcron.web.actor import Login
+from rowcron.web.actor import Asker, Login
 from rowcron.web.canvas import Canvas
 from rowcron.web.pulse import Beat
 from rowcron.web.topics import Topic
 
+SHARE = 20  # looks at a board, and likewise its pictures, may take one part in so many of the time
 SLOWEST = 10.0  # at least one look in so many seconds, for what changes with the time alone
 
 
@@ -27,6 +29,24 @@ class Board:
     took: float = 0.0
     lately_due: float = 0.0
     lately: str = ""
+
+    async def draw(self, asker: Asker, beat: Beat | None, seconds: float) -> int:
+        """Draw pictures for so long, the oldest first; returns the number of statements.
+
+        Each may take its part of what all of them may: many cost no more than one, a dear one
+        delays none that is cheap, and what else the role looks at waits for few.
+        """
+        topics, canvases, asked = dict(self.topics), dict(self.canvases), 0
+        end = time.monotonic() + seconds
+        rest = SHARE * len(canvases)
+        for name, canvas in sorted(canvases.items(), key=lambda item: item[1].drawn):
+            now = time.monotonic()
+            if now >= end or now < canvas.drawn + rest * canvas.took:
+                self.behind = True
+                continue
+            asked += await canvas.look(asker, beat)
+            topics[name].show({"trouble": ""})
+        return asked
 
 
 def due(board: Board, beat: Beat | None, now: float) -> bool:

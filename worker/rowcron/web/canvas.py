@@ -21,7 +21,6 @@ from rowcron.web.pulse import Beat
 from rowcron.web.render import timeline_sections
 from rowcron.web.topics import Topic
 
-SHARE = 20  # drawing may take one part in so many of the time
 MINUTE = 60.0
 KEPT = 50  # pictures at which nobody looks
 EMPTY_ROW = re.compile(r'(<g data-section="([^"]+)"[^>]*>)(</g>)')
@@ -45,8 +44,8 @@ class Canvas:
     def __init__(self, window: Window) -> None:
         self.window = window
         self.topic = Topic()
-        self.due = 0.0  # not to be drawn before
-        self.drawn = 0.0
+        self.drawn = 0.0  # when, and how long that took, in seconds
+        self.took = 0.0
         self.count = 0  # jobs whose names hold what is searched for
         self._lock = asyncio.Lock()
         self._past = Past(look.PAST, ("job_id", "outcome", "ran", "part"))
@@ -59,10 +58,11 @@ class Canvas:
         async with self._lock:
             begin = time.monotonic()
             before = asker.asked
-            await self._look(asker, beat)
-            took = time.monotonic() - begin
-            self.drawn = time.monotonic()
-            self.due = self.drawn + SHARE * took
+            try:
+                await self._look(asker, beat)
+            finally:  # one that cannot be drawn does not stand before the others for ever
+                self.drawn = time.monotonic()
+                self.took = self.drawn - begin
             return asker.asked - before
 
     async def _look(self, asker: Asker, beat: Beat | None) -> None:

@@ -3,7 +3,8 @@
 Once a tick one statement asks whether anything has (pulse.py), however many pages are open and
 whoever looks. If so, each role that looks is asked for what its pages show, by one statement for
 all of them: a board belongs to a role. What has changed is rendered once and sent to all. A look
-never takes more than a twentieth of the time: a slow database is asked less often.
+never takes more than a twentieth of the time: a slow database is asked less often. No role waits
+for the look of another.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import psycopg
 from rowcron.errors import RowcronError
 from rowcron.web import looks
 from rowcron.web.actor import Asker
-from rowcron.web.boards import SLOWEST, Board, due
+from rowcron.web.boards import SHARE, SLOWEST, Board, due
 from rowcron.web.canvas import Canvas
 from rowcron.web.marks import GONE, RUN, asked
 from rowcron.web.problems import Refusal, problem_of
@@ -30,7 +31,7 @@ from rowcron.web.sessions import Session
 from rowcron.web.topics import Topic, event
 
 NOW = "now"
-SHARE = 20  # a look may take one part in so many of the time
+DRAWING = 0.1  # of a tick: for so long a look draws pictures
 AT_ONCE = 10  # pages of jobs that are told anew after one look
 ALIVE = 5.0  # seconds between two signs of life
 MOST_VIEWERS = 2000
@@ -47,6 +48,7 @@ class Live:
         self._looks = 0
         self._boards: dict[str, Board] = {}
         self._task: asyncio.Task[None] | None = None
+        self._looking: dict[str, asyncio.Task[None]] = {}  # the last look of each role
         self._wake = asyncio.Event()
         self._over = False
         self._skew: float | None = None  # the database's clock less ours: seconds
@@ -135,8 +137,9 @@ class Live:
         for board in self._boards.values():
             for topic in board.topics.values():
                 topic.changed.set()
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, *self._looking.values()):
+            if task is not None:
+                task.cancel()
 
     def _look_on(self) -> None:
         self._wake.set()
@@ -152,9 +155,10 @@ class Live:
                 beat = await self._beat(boards)
                 now = time.monotonic()
                 took = now - begin
-                await asyncio.gather(
-                    *(self._look(b, beat) for b in boards.values() if due(b, beat, now))
-                )
+                self._looking = {r: t for r, t in self._looking.items() if not t.done()}
+                for role, board in boards.items():
+                    if role not in self._looking and due(board, beat, now):
+                        self._looking[role] = asyncio.create_task(self._look(board, beat))
                 rest = max(self.tick, min(SHARE * took, SLOWEST)) - (time.monotonic() - begin)
                 await self.pulse.wait(max(rest, 0.02), self._wake)
                 # a notification a moment later is no reason to hurry
@@ -189,21 +193,18 @@ class Live:
         board.beat = None if trouble is not None or board.behind else beat
         board.looked = now = time.monotonic()
         board.due = max(begin + self.tick, now + min(SHARE * board.took, SLOWEST))
+        if board.fresh:  # a page that was opened meanwhile has been told nothing
+            self._wake.set()
 
     async def _ask(self, board: Board, beat: Beat | None) -> None:
-        topics, canvases = dict(board.topics), dict(board.canvases)
-        jobs = [name for name in topics if name != NOW and name not in canvases]  # and runs
+        topics = {name: t for name, t in board.topics.items() if name not in board.canvases}
+        jobs = [name for name in topics if name != NOW]  # and runs
         begin = time.monotonic()
         async with board.login.glance() as asker:
             if NOW in topics or jobs:
                 await self._ask_now(board, asker, topics, jobs)
             board.took = time.monotonic() - begin
-            for name, canvas in canvases.items():
-                if time.monotonic() < canvas.due:  # dear: less often
-                    board.behind = True
-                    continue
-                self._looks += await canvas.look(asker, beat)
-                topics[name].show({"trouble": ""})
+            self._looks += await board.draw(asker, beat, DRAWING * self.tick)
 
     async def _ask_now(
         self, board: Board, asker: Asker, topics: dict[str, Topic], jobs: list[str]
