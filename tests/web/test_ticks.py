@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from rowcron.web.draw import SPANS, View
+from rowcron.web.draw import LETTER, SPANS, View
 
 CHANGES = {  # the instant of a change
     "spring": ("Europe/Berlin", 1806195600),
@@ -33,6 +33,8 @@ def test_an_hour_is_told_where_it_is_and_none_upon_another(change: str, span: st
     assert len(ticks) >= 5
     places = [x for x, _, _ in ticks]
     assert all(b - a > 30 for a, b in pairwise(places)), ticks
+    ends = [(x, x + LETTER * len(text)) for x, text, _ in ticks if text]
+    assert all(end <= x for (_, end), (x, _) in pairwise(ends)), ticks
     for _, text, epoch in ticks:
         local = datetime.fromtimestamp(epoch, ZoneInfo(zone))
         assert text in ("", f"{local:%H:%M}", f"{local:%a %d %b}")

@@ -49,12 +49,17 @@ class View:
     def ticks(self) -> list[tuple[int, str, int]]:
         """Where the hours stand that are told, how ("": no room), and when they are."""
         ticks: list[tuple[int, str, int]] = []
+        end = 0  # of the last that is told
         for epoch in self._full_hours():
             at = datetime.fromtimestamp(epoch, self.zone)
             is_day = self.span == "7d" or at.hour == at.minute == 0
             text = f"{at:%a %d %b}" if is_day else f"{at:%H:%M}"
             x = self.x(epoch)
-            ticks.append((x, text if x + LETTER * len(text) <= WIDTH else "", int(epoch)))
+            reach = x + LETTER * len(text)
+            # where clocks are put on, the name of a day needs the room of the hour after it
+            told = end <= x and reach <= WIDTH
+            end = reach if told else end
+            ticks.append((x, text if told else "", int(epoch)))
         return ticks
 
     def _full_hours(self) -> list[float]:
