@@ -349,6 +349,35 @@ def test_the_timeline_changes_without_a_reload(
     expect(page.locator(".zoom [aria-current]").first).to_have_text("6h")
 
 
+def test_the_timeline_shows_its_first_job_without_a_reload(
+    watched: Open, ada: psycopg.Connection
+) -> None:
+    one = watched(viewport={"width": 600, "height": 800})
+    one.sign_in("ada")
+    page = one.go("/timeline?search=first of its name")
+    expect(page.locator("body")).to_have_attribute("data-connected", "")
+    loaded = page.evaluate("performance.timeOrigin")
+    none = page.get_by_text("No job is called so.")
+    expect(none).to_be_visible()
+    expect(page.get_by_role("region", name="Runs and occurrences by job")).to_have_count(0)
+    expect(page.locator(".legend")).to_be_hidden()
+    row = ada.execute(
+        "insert into rowcron.job (name, command, schedule) values ('first of its name', 'x',"
+        " '@hourly') returning id"
+    ).fetchone()
+    assert row is not None
+    expect(page.locator(".tl-names a")).to_have_text("first of its name")
+    expect(page.get_by_role("region", name="Runs and occurrences by job")).to_be_visible()
+    expect(page.locator(f"[data-section=j{row[0]}] .mark.planned")).to_be_visible()
+    expect(page.locator(".legend")).to_be_visible()
+    expect(none).to_be_hidden()
+    assert page.locator(".tl-plot").evaluate("e => e.scrollLeft") > 100, "the present is in view"
+    ada.execute("delete from rowcron.job where id = %s", row)
+    expect(none).to_be_visible()
+    expect(page.locator(".legend")).to_be_hidden()
+    assert page.evaluate("performance.timeOrigin") == loaded
+
+
 def _json(text: str) -> str:
     import json
 

@@ -20,7 +20,7 @@ from rowcron.web.draw import ROW, TOP, WIDTH, Heat, View
 
 STATIC = Path(__file__).parent / "static"
 NOW_SECTIONS = ("status", "running", "waiting", "next", "lately")
-TIMELINE_SECTIONS = ("range", "names", "ticks", "plot", "line", "load")
+TIMELINE_SECTIONS = ("range", "none", "names", "ticks", "plot", "line", "load")
 JOB_SECTIONS = (
     "over", "name", "lead", "head", "live", "past", "ahead", "why", "runs", "def", "changes",
 )  # fmt: skip
@@ -162,6 +162,7 @@ def timeline_sections(
     kept = urlencode({name: value for name, value in link.items() if value})
     values = {
         "view": view, "jobs": jobs, "now": view.x(now), "heat": heat, "zone": window.zone,
+        "search": window.search, "skip": window.skip,
         "height": TOP + len(jobs) * ROW + 1, "row": ROW, "top": TOP, "width": WIDTH,
         "begin": datetime.fromtimestamp(view.begin, UTC),
         "until": datetime.fromtimestamp(view.until, UTC),
