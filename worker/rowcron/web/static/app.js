@@ -45,15 +45,19 @@
   // the middle of the picture first
   for (const plot of document.querySelectorAll(".tl-plot")) plot.scrollLeft = (plot.scrollWidth - plot.clientWidth) / 2;
 
-  // put new content in place without taking the focus from whoever uses the keyboard
+  // put new content in place without taking the focus, or the place, from whoever uses the keyboard
   const replace = (section, html) => {
-    const held = section.contains(document.activeElement) && document.activeElement.dataset.key;
+    const focus = section.contains(document.activeElement) ? document.activeElement : null;
+    const regions = [...section.querySelectorAll("[tabindex][data-key]")];
+    const places = regions.map((e) => [e.dataset.key, e.scrollLeft, e.scrollTop]);
+    const keyed = (key) => key && section.querySelector(`[data-key="${CSS.escape(key)}"]`);
     section.innerHTML = html; // written by our own templates, which escape what they are given
     tell(section);
-    if (held) {
-      const again = section.querySelector(`[data-key="${CSS.escape(held)}"]`);
-      if (again) again.focus({ preventScroll: true });
-    }
+    for (const [key, left, top] of places) keyed(key)?.scrollTo(left, top);
+    if (!focus) return;
+    const again = keyed(focus.dataset.key);
+    if (!again) section.tabIndex = -1; // what had it is gone: from here on it is near
+    (again || section).focus({ preventScroll: true });
   };
   const trouble = document.getElementById("trouble");
   const live = document.body.dataset.live;
