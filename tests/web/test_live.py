@@ -210,7 +210,10 @@ def test_many_pictures_of_a_role_take_no_more_than_one_may(
         return list(alone.state.live._boards["ada"].canvases.values())
 
     monkeypatch.setattr(Canvas, "look", timed)
-    asyncio.run(watch())
+    try:
+        asyncio.run(watch())
+    finally:
+        ada.execute("delete from rowcron.job where name = 'restless'")
     # a twentieth, and room for pictures whose last drawing was a quick one
     assert 0 < sum(spent) < 3 / 4
 
