@@ -71,7 +71,7 @@ MARKS = f"""
         rowcron._is_overdue(j.id),
         rowcron._served(j.queue, j.kind, null),
         rowcron._served(j.queue, j.kind, case when j.kind = 'python' then j.command
-          else 'connection ' || lower(j.connection) end),
+          else 'connection ' || lower(j.connection collate "C") end),
         j.starts_at > clock_timestamp(),
         j.ends_at <= clock_timestamp(),
         case when exists (
