@@ -155,7 +155,7 @@ def test_the_page_of_a_job_with_a_crowd_of_runs_shows_what_comes_first(
 
     async def watch() -> None:
         async with opened(site, "ada", 1, f"?job={job}") as told:
-            await until(lambda: "run " in last(told[0], "live"))
+            await until(lambda: "event: live" in told[0])
             for soon in ("2 hours", "1 hour"):
                 run = enqueue(soon)
                 await until(lambda run=run: f">run {run}<" in last(told[0], "live"))  # type: ignore[misc]
@@ -208,7 +208,7 @@ def test_what_the_owner_is_granted_and_what_is_taken_back_is_told(
                     if f'name">{gate}</span><span class="meta what">shut' in last(told[0], "why")
                 }
 
-            await until(lambda: all(last(told[0], "why") for told in pages.values()))
+            await until(lambda: all("event: why" in told[0] for told in pages.values()))
             assert shut() == set()
             with root.transaction():  # one look finds all of it
                 root.execute("revoke rowcron_shell from ada")
