@@ -11,9 +11,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Self
 
 from rowcron import database, narrate
+from rowcron.commit import Commit
 from rowcron.deadlines import Deadlines
 from rowcron.errands import Errands
 from rowcron.errors import ClaimLost, RowcronError
@@ -31,42 +31,6 @@ AT_ONCE = 100  # runs that are begun before those begun are given a turn
 BEGUN_WITHIN = 0.02  # seconds for which reports and claims wait for others to begin
 PATIENCE = 0.25  # seconds without room after which what was claimed ahead is given back
 SERVER_WATCHES = frozenset({"sql"})  # kinds whose timeout the server enforces; we only if it fails
-
-
-class Commit:
-    """Entered while a claim is sent, answered and committed: some runs begin before that.
-
-    Their executor says so (`early`, which most have not). Their reports wait until the commit is
-    heard of; should there be none, they are stopped.
-    """
-
-    def __init__(self, running: Running, member: Member) -> None:
-        self.begun: list[Run] = []
-        self.ended: list[tuple[Run, Outcome]] = []
-        self._running = running
-        self._member = member
-
-    def begin(self, runs: Iterable[Run]) -> None:
-        """Begin what may begin now."""
-        now = []
-        for run in runs:
-            early = getattr(self._running.executors.get(run.kind), "early", None)
-            if early is not None and early(run):
-                now.append(run)
-        self.begun = now
-        self._running.begin(now, self._member, at_once=True)
-
-    def __enter__(self) -> Self:
-        self._running.commit = self
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        self._running.commit = None
-        if failed is not None:
-            for run in self.begun:
-                self._running.stop(run, "released", self._running.settings.kill_grace)
-        for run, outcome in self.ended:
-            self._running.reporter.add(run, outcome)
 
 
 class Running:
