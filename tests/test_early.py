@@ -181,8 +181,8 @@ def test_reports_of_others_do_not_wait_for_the_commit(jobs: Jobs, start: Start) 
 
 
 def test_what_does_not_stop_is_let_go_when_its_run_begins_anew(jobs: Jobs, start: Start) -> None:
-    """A thread that sleeps cannot be stopped; its registration must not wait for ever."""
-    job = jobs.add("python", "sleep", args={"seconds": 4})
+    """A thread may not heed that it is to stop; its registration must not wait for ever."""
+    job = jobs.add("python", "stubborn", args={"seconds": 4})
     worker = sleeping(jobs, start, FAILS_ONCE, "--kill-grace", "10", "--lease", "10")
     run = jobs.start(job)
     worker.wait_for("start", run_id=run)

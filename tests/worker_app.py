@@ -127,9 +127,9 @@ def sleep(seconds: float) -> None:
 
 
 @handler
-def stubborn() -> None:
+def stubborn(seconds: float = 30) -> None:
     """Do not stop when asked to."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
             time.sleep(0.01)
