@@ -1,6 +1,6 @@
 -- Runs on demand. An author may insert into rowcron.run the columns that describe a run that nobody
--- holds yet; row security allows this for its own jobs, and the claim compares the run with its job
--- once more, so that a row inserted by hand gains nothing.
+-- holds yet; row security allows this for its own jobs, a trigger refuses what contradicts itself, and
+-- the claim compares the run with its job once more, so that a row inserted by hand gains nothing.
 
 set role rowcron_owner;
 
@@ -65,6 +65,22 @@ comment on function rowcron._enqueue(rowcron.job, jsonb, timestamptz, text, inte
   'Inserts a run of a job that the caller may see, or returns the run that the key names. Raises '
     'RCKEY, RCCMD, RCLIM.';
 
+create or replace function rowcron._refuse_run() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using
+    errcode = 'RCLIM',
+    message = format('a run of job "%s" contradicts itself', left(new.job, 200)),
+    detail = 'A run is ready; or it is waiting, and for time, limit, overlap or resume; or it is '
+      'running, and has its holder. Its attempts count from 1, and its key has 1 to 500 bytes.',
+    hint = format('select rowcron.enqueue(%L);', left(new.job, 200));
+end
+$$;
+comment on function rowcron._refuse_run() is
+  'Trigger: refuses a run that cannot be. Raises RCLIM.';
+
 create or replace function rowcron._take_key() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -119,6 +135,18 @@ comment on function rowcron._see_job() is
   'Trigger, with the rights of who enqueues: a key is looked at only for a job that it sees. Raises '
     'RCNOJ.';
 
+drop trigger if exists a00_check on rowcron.run;
+create trigger a00_check before insert on rowcron.run
+for each row when (not (
+  case new.state when 'ready' then true when 'waiting' then new.waits_for is not null
+    when 'running' then new.seal is not null else false end
+  and (new.waits_for is null
+    or new.state = 'waiting' and new.waits_for in ('time', 'limit', 'overlap', 'resume'))
+  and (new.seal is null) = (new.worker_id is null) and (new.seal is null) = (new.started_at is null)
+  and (new.seal is null or new.state = 'running')
+  and new.attempt >= 1 and new.failures >= 0 and new.losses >= 0
+  and (new.key is null or new.key <> '' and octet_length(new.key) <= 500)
+)) execute function rowcron._refuse_run();
 drop trigger if exists a05_see_job on rowcron.run;
 create trigger a05_see_job before insert on rowcron.run
 for each row when (new.key is not null) execute function rowcron._see_job();

@@ -99,7 +99,7 @@ select throws_ok(public.tap_by_hand('mine', ', scheduled_for', ', now()'), '4250
 select throws_ok(public.tap_by_hand('mine', ', attempt', ', 1'), '42501', null, 'nor an attempt');
 select throws_ok(public.tap_by_hand('mine', ', seal', ', gen_random_uuid()'), '42501', null, 'nor a claim');
 select throws_ok(public.tap_by_hand('mine', ', created_at', ', now()'), '42501', null, 'nor a birth');
-select throws_ok(replace(public.tap_by_hand('mine', '', ''), '''ready''', '''running'''), '23514', null, 'nor one that runs');
+select throws_ok(replace(public.tap_by_hand('mine', '', ''), '''ready''', '''running'''), 'RCLIM', null, 'nor one that runs');
 select throws_ok($$update rowcron.run set due_at = now()$$, '42501', null, 'runs are not changed by hand');
 select throws_ok($$delete from rowcron.run$$, '42501', null, 'nor deleted');
 select lives_ok(replace(public.tap_by_hand('mine', '', ''), '''sql''', '''shell'''), 'a run may be written for another kind than its job''s');

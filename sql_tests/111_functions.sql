@@ -153,6 +153,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_record_pause()', 'definer', 'v', ''),
   ('_refuse_item(text,integer,integer,integer,text,text)', 'invoker', 'i', ''),
   ('_refuse_lost(uuid)', 'invoker', 's', ''),
+  ('_refuse_run()', 'invoker', 'v', ''),
   ('_refuse_schedule(text,integer,text,text,text)', 'invoker', 'i', ''),
   ('_register(uuid,text[],text[],text[],integer,interval,interval,text,text,integer,timestamp with time zone)', 'invoker', 'v', ''),
   ('_release_parked(text[],text[])', 'invoker', 'v', ''),
