@@ -225,7 +225,8 @@ begin
     reason := concat_ws('; ', reason, 'job deleted');
     outcome := case when outcome = 'released' then 'cancelled' else outcome end;
   elsif outcome = 'released' then
-    again_at := live.due_at;
+    again_at := case when retry_after is null then live.due_at
+      else at + least(greatest(retry_after, '0'), '1 day') end;
   elsif outcome = 'failed' then
     live.failures := live.failures + 1;
     if live.failures < job.max_attempts then

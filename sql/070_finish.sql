@@ -127,7 +127,8 @@ $$;
 comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[], text[], jsonb[],
   interval[], boolean) is
   'A worker reports ended attempts, many at once. Outcomes: succeeded, failed, fatal (failed, '
-    'never again), cancelled, released (given back: nothing can have happened, not counted), lost, '
+    'never again), cancelled, released (given back, not counted: due again as it was, or after '
+      'its retry_after), lost, '
       'stopped (lost because its worker was told to stop, not counted against max_lost). accepted = '
         'false: the claim was lost, nothing was recorded. terse: answers only for those that did not '
           'just end as reported. Raises RCLIM.';

@@ -1,7 +1,7 @@
 -- What becomes of an attempt.
 
 begin;
-select plan(95);
+select plan(97);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -152,6 +152,8 @@ select public.tap_claim('released');
 select is((select count(*) from public.tap_held as h where h.name = 'released'), 2::bigint, 'a run that was given back is claimed again');
 select throws_ok(format('select rowcron.finish(%s, %L)', h.run_id, h.token), 'RCCLM', null, 'after which its first holder is refused')
 from public.tap_held as h where h.name = 'released' order by h.ctid limit 1;
+select is(public.tap_finish('released', 'released', retry_after => '5 minutes') || ': ' || public.tap_run('released'), 'again released: time attempt 1 failures 0 losses 0', 'given back with a pause it waits for its time, and nothing is counted');
+select ok(r.due_at between clock_timestamp() + '4 minutes' and clock_timestamp() + '5 minutes', 'due when the pause has passed') from rowcron.run as r where r.job = 'released';
 do $$
 declare hint text;
 begin

@@ -401,6 +401,37 @@ def test_a_handler_says_never_again_or_later(jobs: Jobs, start: Start) -> None:
     assert jobs.end(later)["attempt"] == 2
 
 
+def test_a_handler_cancels_its_run(jobs: Jobs, start: Start) -> None:
+    start()
+    run = jobs.run("python", "fail", {"how": "cancel"}, max_attempts=5)
+    end = jobs.end(run)
+    assert (end["outcome"], end["reason"], end["error"]) == ("cancelled", "the order is gone", None)
+    assert end["final"]
+
+
+def test_a_handler_puts_its_run_off_and_nothing_is_counted(jobs: Jobs, start: Start) -> None:
+    worker = start()
+    run = jobs.run("python", "fail", {"how": "snooze"}, max_attempts=1)
+    query = (
+        "select r.attempt, r.failures, r.losses, r.state, r.waits_for, r.due_at - clock_timestamp()"
+        " > interval '59 minutes' from rowcron.run as r where r.id = %s and r.state <> 'running'"
+    )
+
+    def put_off() -> bool:
+        found = jobs.db.execute(query, (run,)).fetchone()
+        return found == (1, 0, 0, "waiting", "time", True)
+
+    assert wait_until(put_off)
+    assert jobs.entries(run) == []
+    jobs.db.execute("update rowcron.run set due_at = now(), state = 'ready', waits_for = null")
+
+    def told() -> list[str]:
+        return [event["text"] for event in worker.events("end")]
+
+    assert wait_until(lambda: len(told()) == 2)
+    assert all(line.endswith(", put off: the bank is closed") for line in told())
+
+
 @pytest.mark.parametrize("how", ["nan", "inf", "1e300", "-1", "a word"])
 def test_a_pause_that_is_none_costs_no_report(jobs: Jobs, start: Start, how: str) -> None:
     start()

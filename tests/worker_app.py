@@ -17,7 +17,7 @@ import psycopg
 import psycopg.rows
 from psycopg.types.string import TextLoader
 
-from rowcron import Abandon, RetryAfter, Run, handler
+from rowcron import Abandon, Cancel, RetryAfter, Run, Snooze, handler
 
 if farewells := os.environ.get("TEST_FAREWELLS"):
     atexit.register(lambda: Path(farewells, str(os.getpid())).touch())
@@ -109,6 +109,10 @@ def fail(how: str) -> None:
         raise Abandon("never again")
     if how == "later":
         raise RetryAfter(0.2)
+    if how == "cancel":
+        raise Cancel("the order is gone")
+    if how == "snooze":
+        raise Snooze(3600, "the bank is closed")
     raise ValueError("broken \0 \ud800")
 
 

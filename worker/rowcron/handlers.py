@@ -36,11 +36,29 @@ class Abandon(Exception):
     """Raise it in a handler when trying again cannot help: the run fails for good."""
 
 
+class Cancel(Exception):
+    """Raise it in a handler when there is nothing left to do: the run ends as cancelled.
+
+    The message is the reason in the ledger. Nothing has failed, and nothing is tried again.
+    """
+
+
 class RetryAfter(Exception):
     """Raise it in a handler to fail this attempt and name the pause before the next: seconds."""
 
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message or f"to be tried again after {seconds:g} s")
+        self.seconds = seconds
+
+
+class Snooze(Exception):
+    """Raise it in a handler to have the run come again after so many seconds, a day at most.
+
+    It is the same attempt then: nothing has failed, nothing is counted, the ledger has no entry.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"put off for {seconds:g} s")
         self.seconds = seconds
 
 

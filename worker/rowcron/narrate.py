@@ -33,8 +33,10 @@ def ended(log: Log, run: Run, outcome: Outcome, seconds: float) -> None:
     line = f"{run.owner}.{run.job} run {run.run_id} {word} in {length(seconds)}"
     if run.attempt > 1:
         line += f" (attempt {run.attempt})"
-    if not recorded.final and word != "lost":
-        line += ", to be tried again" if word != "released" else ", given back"
+    if word == "released":
+        line += ", put off" if outcome.reason == "snoozed" else ", given back"
+    elif not recorded.final and word != "lost":
+        line += ", to be tried again"
     if outcome.error is not None:
         says = exception_line if outcome.reason == "exception" else first_line
         line += f": {says(outcome.error)}"

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from rowcron.capture import describe, result_and_output, tail
-from rowcron.handlers import Abandon, RetryAfter
+from rowcron.handlers import Abandon, Cancel, RetryAfter, Snooze
 from rowcron.models import Outcome
 from rowcron.threads import Stop
 
@@ -42,7 +42,12 @@ def failure(error: BaseException) -> Outcome:
     try:
         if isinstance(error, Abandon):
             return Outcome("fatal", "abandoned", describe(error))
-        later = pause(getattr(error, "seconds", None)) if isinstance(error, RetryAfter) else None
+        if isinstance(error, Cancel):
+            return Outcome("cancelled", tail(str(error) or "cancelled by its handler", 1000))
+        asks = isinstance(error, RetryAfter | Snooze)
+        later = pause(getattr(error, "seconds", None)) if asks else None
+        if isinstance(error, Snooze) and later is not None:
+            return Outcome("released", "snoozed", tail(str(error), 1000), retry_after=later)
         return Outcome("failed", "exception", describe(error), retry_after=later)
     except Stop:
         raise
