@@ -44,7 +44,8 @@ def add(
     """Add a job.
 
     SCHEDULE is a cron expression, `@every 90 seconds` and its like, or `none` for a job that runs
-    only on demand. A COMMAND of `-` is read from standard input. What is not named has its default.
+    only on demand. A COMMAND of `-` is read from standard input. What is not named has its default;
+    where --update changes a job, it stays as it is.
     """
     columns = {"name": name, "command": command_text(command_), **given(options)}
     columns["schedule"] = schedule_text(schedule)
