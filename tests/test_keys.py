@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from harness import Database, wait_until
+from harness import ROOT, Database, wait_until
 
 Connection = psycopg.Connection[Any]
 ENQUEUE = "select rowcron.enqueue('job', key => %s, key_ttl => %s::interval)"
@@ -190,3 +191,24 @@ def test_expired_keys_cost_nothing(db: psycopg.Connection, alice: psycopg.Connec
         )
     assert db.execute(left).fetchone() == (0,)
     assert db.execute("select count(*) from rowcron.key").fetchone() == (1,)
+
+
+def test_the_readme_s_key_gives_a_run_an_hour(alice: Connection, db: Connection) -> None:
+    (example,) = re.findall(r"^select .*'once-an-hour'.*?;", (ROOT / "README.md").read_text(), re.M)
+    alice.execute("set client_min_messages = error")
+    alice.execute("insert into rowcron.job (name, command) values ('ping', 'select 1')")
+
+    def ask() -> int:
+        return int(alice.execute(example.encode()).fetchone()[0])
+
+    def key_ages(by: str) -> None:
+        db.execute("update rowcron.key set expires_at = expires_at - %s::interval", (by,))
+
+    first = ask()
+    due = "select due_at <= clock_timestamp() from rowcron.run where id = %s"
+    assert db.execute(due, (first,)).fetchone() == (True,), "the first call does not wait"
+    alice.execute("select rowcron.cancel(%s)", (first,))  # the run has ended, the key lives on
+    key_ages("59 minutes")
+    assert ask() == first
+    key_ages("1 minute")
+    assert ask() != first
