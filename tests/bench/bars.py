@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.results import Results
-from bench.text import figure
+from bench.text import APART, figure, shown
 
 Cells = dict[str, dict[str, dict[str, Any]]]
 PEERS = ("pgqueuer", "procrastinate", "oban", "graphile", "pgboss")
@@ -22,26 +22,37 @@ class Bar:
     figures: str
 
 
+class Figure(float):
+    """A figure, and in which runs it was taken."""
+
+    taken: list[str]
+
+
 class Reading:
     """Figures of one server: median, or what stands beside it."""
 
     def __init__(self, cells: Cells) -> None:
         self.cells = cells
 
-    def get(self, name: str, tool: str = "rowcron", part: str = "value") -> float | None:
+    def get(self, name: str, tool: str = "rowcron", part: str = "value") -> Figure | None:
         """One figure, if it was taken."""
-        found = self.cells.get(name, {}).get(tool, {}).get(part)
-        return float(found) if isinstance(found, int | float) else None
+        cell = self.cells.get(name, {}).get(tool, {})
+        found = cell.get(part)
+        if not isinstance(found, int | float):
+            return None
+        figure = Figure(found)
+        figure.taken = cell["taken"]
+        return figure
 
     def against(self, claim: str, name: str, tool: str, times: float) -> Bar:
         """At least that many times another tool's rate."""
         return self.ratio(claim, self.get(name), self.get(name, tool), times)
 
-    def ratio(self, claim: str, ours: float | None, theirs: float | None, least: float) -> Bar:
+    def ratio(self, claim: str, ours: Figure | None, theirs: Figure | None, least: float) -> Bar:
         """One rate divided by another is at least that."""
         if ours is None or not theirs:
             return Bar(claim, None, "")
-        said = f"{figure(ours)} : {figure(theirs)} = {ours / theirs:.2f}"
+        said = f"{figure(ours)} : {figure(theirs)} = {ours / theirs:.2f}{_apart(ours, theirs)}"
         return Bar(claim, ours / theirs >= least, said)
 
     def most(self, claim: str, value: float | None, limit: float, unit: str = "ms") -> Bar:
@@ -54,17 +65,24 @@ class Reading:
 
     def no_peer_better(self, claim: str, names: list[str], *, lower: bool) -> Bar:
         """In each case that was measured, no peer has a better figure."""
-        better, seen = [], 0
+        better, seen, apart = [], 0, ""
         for name in names:
             ours = self.get(name)
             for peer in PEERS:
                 theirs = self.get(name, peer)
                 if ours is not None and theirs is not None:
                     seen += 1
+                    apart = apart or _apart(ours, theirs)
                     if theirs < ours if lower else theirs > ours:
-                        better.append(f"{name.partition('/')[2]}: {peer} {figure(theirs)}"
-                                      f" beside {figure(ours)}")  # fmt: skip
-        return Bar(claim, not better if seen else None, "; ".join(better) or f"{seen} compared")
+                        better.append(f"{name.partition('/')[2]}: {shown(peer)}"
+                                      f" {figure(theirs)} beside {figure(ours)}"
+                                      f"{_apart(ours, theirs)}")  # fmt: skip
+        said = "; ".join(better) or f"{seen} compared{apart}"
+        return Bar(claim, not better if seen else None, said)
+
+
+def _apart(ours: Figure, theirs: Figure) -> str:
+    return "" if ours.taken == theirs.taken else APART
 
 
 def _said(value: float | None, unit: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import Results
-from bench.text import figure
+from bench.text import APART, figure, shown
 
 WIDTH, LEFT, BAR, GAP, TOP = 760, 130, 18, 6, 46
 GROUPS = {
@@ -63,7 +63,10 @@ def _group(
     lower = case["lower_is_better"]
     order = sorted(values, key=lambda tool: values[tool], reverse=not lower)
     most = max(max(values.values()), 1e-9)
+    ours = tools.get("rowcron", {}).get("taken")
+    apart = {tool for tool in values if ours and tools[tool]["taken"] != ours}
     title = f"{case['title']}, {case['unit']}" + (" (less is better)" if lower else "")
+    title += f"; {APART} in another run" if apart else ""
     lines = [f'<text class="t" x="0" y="{y}">{escape(title)}</text>']
     lines.append(
         f'<text class="n" x="{WIDTH}" y="{y}" text-anchor="end">PG {escape(server)}</text>'
@@ -73,8 +76,9 @@ def _group(
         wide = max(values[tool], 0) / most * (WIDTH - LEFT - 80)
         kind = "r" if tool == "rowcron" else "o"
         base = y + BAR - 5
+        name = shown(tool) + (APART if tool in apart else "")
         lines += [
-            f'<text x="{LEFT - 8}" y="{base}" text-anchor="end">{escape(tool)}</text>',
+            f'<text x="{LEFT - 8}" y="{base}" text-anchor="end">{escape(name)}</text>',
             f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{max(wide, 1):.1f}" height="{BAR}"/>',
             f'<text class="n" x="{LEFT + wide + 6:.1f}" y="{base}">{figure(values[tool])}</text>',
         ]

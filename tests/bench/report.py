@@ -7,7 +7,7 @@ from typing import Any
 from bench import plot
 from bench.bars import bars
 from bench.results import Results
-from bench.text import figure
+from bench.text import APART, figure, shown
 
 SHOWN_ELSEWHERE = {
     "value", "rounds", "low", "high", "load average", "jobs", "seconds", "took s",
@@ -20,11 +20,12 @@ REPEAT = """
 interrupted. `make bench ARGS='wakeup --only rowcron,graphile'` takes one measure anew and leaves
 the other figures; `ARGS='all --anew'` begins from nothing, `ARGS=report` writes this page again.
 `make bench-short` takes three minutes and writes into `build/bench`. The peers are installed from
-PyPI and npm into environments of their own. Every figure is of a server of its own with durable
-commits, which writes over old WAL files, as one does that has been up for a while (to make them
-takes every tool a tenth or more of its rate); each peer's effects are checked: as many handler
-calls, and as many jobs recorded, as there were enqueued. For the wake-up rowcron and Graphile
-Worker are asked in SQL by one and the same client, the others by their own.
+PyPI and npm into environments of their own. The server is started for the benchmark, with durable
+commits, and writes over old WAL files, as one does that has been up for a while (to make them
+takes every tool a tenth or more of its rate). Each sample has a database of its own there, but
+pg_cron knows one alone. Each peer's effects are checked: as many handler calls, and as many jobs
+recorded, as there were enqueued. For the wake-up rowcron and Graphile Worker are asked in SQL by
+one and the same client, the others by their own.
 """
 
 
@@ -45,8 +46,9 @@ def head(results: Results) -> list[str]:
         f" [{results.path.name}]({results.path.name}).", "",
         f"{about.get('date')}: {about.get('processor')}, {about.get('cores')} cores,"
         f" {about.get('memory')}, Linux {about.get('kernel')}, Python {about.get('python')}."
-        " Medians of interleaved rounds, one server for all. A ratio says how many times better"
-        " rowcron is.",
+        " Medians of interleaved rounds, in each run all tools on one server (pg_cron on another,"
+        " where that does not have it). A ratio says how many times better rowcron is;"
+        f" {APART}: its two figures were not taken in one run.",
     ]  # fmt: skip
     samples = [s for s in results.data["samples"] if s.get("value") is not None]
     loads = [s["load average"] for s in samples]
@@ -65,7 +67,7 @@ def set_up(results: Results) -> list[str]:
     for tool, version in about.get("versions", {}).items():
         settings = about.get("settings", {}).get(tool, {})
         text = ", ".join(f"{name} {value}" for name, value in settings.items())
-        lines.append(f"| {tool} | {version} | {text} |")
+        lines.append(f"| {shown(tool)} | {version} | {text} |")
     server = ", ".join(f"{name} {value}" for name, value in about.get("postgresql", {}).items())
     return [*lines, "", f"PostgreSQL: {server}."]
 
@@ -104,18 +106,20 @@ def table(results: Results) -> str:
 
 
 def _rows(case: dict[str, Any], tools: dict[str, dict[str, Any]]) -> list[str]:
-    ours = tools.get("rowcron", {}).get("value", 0.0)
+    rowcron = tools.get("rowcron", {})
+    ours = rowcron.get("value", 0.0)
     rows, title = [], case["title"]
     silent: dict[str, list[str]] = {}
     for tool, found in tools.items():
         if "value" not in found:
             why = found["cannot"].strip().splitlines()[0].replace("|", "/")
-            silent.setdefault(why, []).append(tool)
+            silent.setdefault(why, []).append(shown(tool))
         else:
             spread = f"{figure(found['low'])} to {figure(found['high'])}"
             times = ""
             if tool != "rowcron":
                 times = ratio(ours, found["value"], case["lower_is_better"])
+                times += APART if times and found["taken"] != rowcron["taken"] else ""
             also = ", ".join(
                 f"{name} {figure(value)}"
                 for name, value in found.items()
@@ -123,8 +127,8 @@ def _rows(case: dict[str, Any], tools: dict[str, dict[str, Any]]) -> list[str]:
             )
             also += f"; {found['note']}" if "note" in found else ""
             rows.append(
-                f"| {title} | {tool} | {figure(found['value'])} | {case['unit']} | {spread} |"
-                f" {times} | {also} |"
+                f"| {title} | {shown(tool)} | {figure(found['value'])} | {case['unit']} |"
+                f" {spread} | {times} | {also} |"
             )
             title = ""
     for why, names in silent.items():

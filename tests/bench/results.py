@@ -17,6 +17,7 @@ class Results:
 
     def __init__(self, path: Path, *, anew: bool = False) -> None:
         self.path = path
+        self.run = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())  # began
         self.data: dict[str, Any] = {"about": {}, "cases": {}, "samples": []}
         if path.exists() and not anew:
             self.data = json.loads(path.read_text("utf-8"))
@@ -59,7 +60,7 @@ class Results:
         load = round(os.getloadavg()[0], 2)
         names = {"measure": measure, "case": case.name, **key}
         self.forget(**names)
-        self.data["samples"].append({**names, **figures, "load average": load})
+        self.data["samples"].append({**names, **figures, "load average": load, "run": self.run})
         self.save()
 
     def save(self) -> None:
@@ -94,6 +95,8 @@ def _median(samples: list[dict[str, Any]]) -> dict[str, Any]:
     middle: dict[str, Any] = {
         "value": statistics.median(values), "rounds": len(values),
         "low": min(values), "high": max(values),
+        # older samples tell no run; those of one run are at least of the same versions
+        "taken": sorted({f"{s.get('of')} {s.get('run')}" for s in samples}),
     }  # fmt: skip
     for name in samples[0]:
         found = [s[name] for s in samples if isinstance(s.get(name), int | float)]

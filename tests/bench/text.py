@@ -1,6 +1,14 @@
-"""Figures as a reader wants them."""
+"""Figures and names as a reader wants them."""
 
 from __future__ import annotations
+
+NAMES = {"oban": "oban-py"}  # Oban itself is another system, in Elixir
+APART = "†"  # beside rowcron's figure, but not taken in one run with it
+
+
+def shown(tool: str) -> str:
+    """A tool by the name that its makers give it."""
+    return NAMES.get(tool, tool)
 
 
 def figure(value: float) -> str:

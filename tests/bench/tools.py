@@ -99,7 +99,7 @@ class Tool:
     left: str
     done: str | None
     language: str = "Python"
-    batch: int = 1000  # the concurrency that its documentation advises for trifles
+    batch: int = 1000  # concurrency for trifles, as its documentation has or advises it
     table: str = ""  # that jobs are enqueued into
     settings: dict[str, str] = field(default_factory=dict)
     cannot: dict[str, str] = field(default_factory=dict)
