@@ -241,6 +241,16 @@ def test_a_worker_says_what_it_uses_and_who_changed_what(jobs: Jobs, start: Star
     assert f"alice.{name} run {run} succeeded" in worker.console.read_text("utf-8")
 
 
+def test_the_console_says_why_a_run_was_abandoned(jobs: Jobs, start: Start) -> None:
+    worker = start()
+    name = jobs.add("python", "fail")
+    run = jobs.start(name, {"how": "abandon"})
+    jobs.end(run)
+    assert worker.stop() == 0
+    (line,) = re.findall(rf"alice\.{name} run {run} .*", worker.console.read_text("utf-8"))
+    assert line.endswith(": rowcron.handlers.Abandon: never again")
+
+
 def test_an_app_or_schema_that_is_missing_ends_it_with_a_sentence(
     jobs: Jobs, start: Start, server: TestServer, worker_url: str, tmp_path: Path
 ) -> None:

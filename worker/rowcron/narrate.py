@@ -38,7 +38,8 @@ def ended(log: Log, run: Run, outcome: Outcome, seconds: float) -> None:
     elif not recorded.final and word != "lost":
         line += ", to be tried again"
     if outcome.error is not None:
-        says = exception_line if outcome.reason == "exception" else first_line
+        raised = outcome.reason in ("exception", "abandoned")
+        says = exception_line if raised else first_line
         line += f": {says(outcome.error)}"
     elif outcome.outcome == "stopped":
         line += ", broken off because the worker stops"
