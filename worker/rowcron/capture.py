@@ -6,6 +6,7 @@ import json
 import re
 import traceback
 from collections import deque
+from types import TracebackType
 from typing import Any
 
 LIMIT = 65_536  # bytes of UTF-8 that are kept of an output, an error or a result
@@ -112,15 +113,18 @@ def representation(value: Any) -> str:
         return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
 
 
+def frames(error: BaseException) -> TracebackType | None:
+    """Return an exception's traceback without the frames of the worker itself."""
+    found = error.__traceback__
+    while found is not None and found.tb_frame.f_globals.get("__name__", "").startswith("rowcron."):
+        found = found.tb_next
+    return found
+
+
 def describe(error: BaseException) -> str:
     """Return the end of an exception's traceback, without the frames of the worker itself."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(
-        "rowcron."
-    ):
-        frames = frames.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, frames))
+        text = "".join(traceback.format_exception(type(error), error, frames(error)))
     except Exception:  # an exception whose __str__ fails
         text = type(error).__name__
     return tail(text.rstrip("\n"))

@@ -29,7 +29,7 @@ CLOSED = (
     "HINT: Leave closing it to the worker, which commits with the record of the run."
 )
 Describe = Callable[[Any], Outcome]
-Failure = Callable[[BaseException], Outcome]
+Failure = Callable[[Run, BaseException], Outcome]
 
 
 class _Ended(Exception):
@@ -59,7 +59,7 @@ class Attempt:
             )
         if isinstance(cause, ClaimLost):
             return Outcome("lost", "claim", cause.message)
-        return self.failure(error)
+        return self.failure(self.run, error)
 
     def recorded(self, outcome: Outcome, row: Any) -> Outcome:
         """Note that nothing but COMMIT is left to do."""

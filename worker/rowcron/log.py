@@ -29,6 +29,8 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 ONLY_IN_JSON = frozenset({"claim", "start"})
 CONSOLE_AGAIN = 0.1  # seconds until a console that takes no more is tried again
 LAST_WORDS = 1.0  # seconds that it is waited for at the end
+# The logger that is told what handlers raise, for applications that listen (Sentry, say).
+RAISED = "rowcron.run"
 # Told in the line's own words already.
 UNTOLD = frozenset({"run_id", "job", "owner", "token"})
 
@@ -144,7 +146,9 @@ class Bridge(logging.Handler):
         self.log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Make an event of a record."""
+        """Make an event of a record; not of what a handler raised, which its run's line tells."""
+        if record.name == RAISED:
+            return
         level = record.levelname.lower()
         try:
             text = self.format(record)

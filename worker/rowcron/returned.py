@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from typing import Any
 
-from rowcron.capture import describe, result_and_output, tail
+from rowcron.capture import describe, frames, result_and_output, tail
 from rowcron.handlers import Abandon, Cancel, RetryAfter, Snooze
-from rowcron.models import Outcome
+from rowcron.log import RAISED
+from rowcron.models import Outcome, Run
 from rowcron.threads import Stop
 
 LONGEST_PAUSE = 86_400.0  # seconds, as the database has it
@@ -37,8 +39,9 @@ def dismiss(value: Any) -> None:
         value.close()
 
 
-def failure(error: BaseException) -> Outcome:
-    """Return the outcome of a handler that raised, whatever the exception's own code does."""
+def failure(run: Run, error: BaseException) -> Outcome:
+    """Log that a handler raised, and return the outcome, whatever the exception's own code does."""
+    tell(run, error)
     try:
         if isinstance(error, Abandon):
             return Outcome("fatal", "abandoned", describe(error))
@@ -54,6 +57,27 @@ def failure(error: BaseException) -> Outcome:
     except BaseException as odd:  # else the run would never end
         text = f"{type(error).__name__}, of which no more can be said: {type(odd).__name__}"
         return Outcome("failed", "exception", tail(text))
+
+
+def tell(run: Run, error: BaseException) -> None:
+    """Log what a handler raised through the standard library, where the application may listen.
+
+    `RetryAfter`, `Snooze` and `Cancel` are plans, no errors. On the worker's own console a line of it stands already.
+    """
+    planned = isinstance(error, Cancel | RetryAfter | Snooze)
+    about = {"run_id": run.run_id, "attempt": run.attempt, "job": run.job, "owner": run.owner}
+    try:
+        logging.getLogger(RAISED).log(  # not kept: an app's dictConfig disables what there is
+            logging.INFO if planned else logging.ERROR,
+            "%s.%s run %s, attempt %s: %s",
+            *(run.owner, run.job, run.run_id, run.attempt, error if planned else "failed"),
+            exc_info=None if planned else (type(error), error, frames(error)),
+            extra=about,
+        )
+    except Stop:
+        raise
+    except BaseException:  # of the application's logging, or the exception's own code
+        return
 
 
 def pause(seconds: Any) -> float | None:

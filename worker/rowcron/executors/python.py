@@ -123,7 +123,7 @@ class Executor:
         except BaseException as error:  # sys.exit() of a handler must not end the worker
             forked.end_if_forked(self.generation, error)
             stops = run.stopping and isinstance(error, asyncio.CancelledError)
-            outcome = stopped(run) if stops else failure(error)
+            outcome = stopped(run) if stops else failure(run, error)
         self.host.done(run, outcome)
 
     async def _settled(self, handler: Handler, run: Run, connection: Any) -> Any:
@@ -158,7 +158,7 @@ class Executor:
             self._leave(run)
             return stopped(run)
         except BaseException as error:
-            return failure(error)
+            return failure(run, error)
 
     def _leave(self, run: Run) -> None:
         if self.pools is not None:
