@@ -72,6 +72,8 @@ begin
         when 5 then 'jan feb mar apr may jun jul aug sep oct nov dec'
         else 'sun mon tue wed thu fri sat'
       end || '; ' || advice
+    when slot = 4 and item ~ '[$]' then
+      'for the last day of a month write L, for example: 0 3 L * * (at 03:00 on the last day)'
     when item ~ E'\\?' then
       '? may stand alone in day of month or day of week; elsewhere write *'
     else advice

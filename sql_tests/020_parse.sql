@@ -1,7 +1,7 @@
 -- The language: what it means, and mistakes with the words that answer them.
 
 begin;
-select plan(275);
+select plan(284);
 set local timezone to 'UTC';
 
 create temporary table mistake (schedule text, place integer, message text, hint text);
@@ -99,6 +99,15 @@ insert into mistake (schedule, place, message, hint) values
   ('0 0 L-31 * *', 5,
     'day of month "L-31" is not between L-1 and L-30',
     'for example: 0 3 15 * * (at 03:00 on the 15th)'),
+  ('0 3 $ * *', 5,
+    'day of month "$" is not understood',
+    'for the last day of a month write L, for example: 0 3 L * * (at 03:00 on the last day)'),
+  ('0 0 3 1,$ * *', 9,
+    'day of month "$" is not understood',
+    'for the last day of a month write L, for example: 0 3 L * * (at 03:00 on the last day)'),
+  ('0 3 * * $', 9,
+    'day of week "$" is not understood',
+    'for example: 0 3 * * mon-fri (at 03:00 on weekdays)'),
   ('0 0 0W * *', 5,
     'day of month "0W" is outside 1-31',
     'the order is: minute hour day-of-month month day-of-week; for example: 0 3 15 * * (at 03:00 on the 15th)'),
