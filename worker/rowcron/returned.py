@@ -62,7 +62,8 @@ def failure(run: Run, error: BaseException) -> Outcome:
 def tell(run: Run, error: BaseException) -> None:
     """Log what a handler raised through the standard library, where the application may listen.
 
-    `RetryAfter`, `Snooze` and `Cancel` are plans, no errors. On the worker's own console a line of it stands already.
+    `RetryAfter`, `Snooze` and `Cancel` are plans, no errors. On the worker's own console a line of
+    it stands already.
     """
     planned = isinstance(error, Cancel | RetryAfter | Snooze)
     about = {"run_id": run.run_id, "attempt": run.attempt, "job": run.job, "owner": run.owner}
