@@ -271,8 +271,9 @@ comment on function rowcron.heartbeat(
     bigint, boolean, bigint[], text[]
 ) is
   'A worker''s sign of life; the first registers it, one with stopping is its last; session => true: '
-    'the session that says so is the worker''s own and lasts while it lives; holding: all the runs '
-    'that it knows it holds, the others are given back (with stopping: those that had begun, and are '
+    'the session that says so is the worker''s own and lasts while it lives (none that executes '
+    'SQL jobs: while one runs there, it cannot beat, and each frees its lock); holding: all the '
+    'runs that it knows it holds, the others are given back (with stopping: those that had begun, and are '
     'lost with it); full_kinds: of these it can take no more, '
       'so that they are only fired, and nobody tells it of their runs. Returns how long there '
       'is nothing to do (asleep => true: to claim; false: to fire; null: not asked), whether a '

@@ -1,10 +1,12 @@
 -- A process that dies closes its sessions, and that shows sooner than a lease runs out. A worker
 -- whose heartbeat has a session of its own (not one lent by a pooler) holds an advisory lock in it.
--- Once that lock is free the worker gets two seconds: one that lives, and whose session was merely
--- cut, notices at once and is heard of before. Then its lease ends. When the server itself has
--- ended, every session has, and that says nothing about workers: what is known about sessions is
--- written in an unlogged table, which a crash and a failover empty, together with the start of the
--- server that it holds for.
+-- Once that lock is free and the session gone the worker gets two seconds: one that lives, and
+-- whose session was merely cut, notices at once and is heard of before. Then its lease ends. The
+-- lock alone says nothing: a worker that executes SQL jobs in that session loses it with each
+-- (chapter 075). Nor does the session's number alone, which the next one may have. When the server
+-- itself has ended, every session has, and that says nothing about workers: what is known about
+-- sessions is written in an unlogged table, which a crash and a failover empty, together with the
+-- start of the server that it holds for.
 
 set role rowcron_owner;
 
@@ -82,10 +84,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   gone uuid;
+  session integer;
   lock bigint;
 begin
-  for gone in
-    select s.worker_id
+  for gone, session in
+    select s.worker_id, s.pid
     from rowcron.session as s
     join rowcron.worker as w on w.id = s.worker_id
     where s.server = pg_postmaster_start_time() and s.pid <> pg_backend_pid()
@@ -95,6 +98,7 @@ begin
     lock := rowcron._session_lock(gone);
     continue when not pg_try_advisory_lock(lock);
     perform pg_advisory_unlock(lock);
+    continue when exists (select from pg_stat_get_activity(session));
     -- whoever holds this row is the worker itself, or does the same
     perform from rowcron.worker as w where w.id = gone for no key update skip locked;
     continue when not found;
