@@ -177,7 +177,9 @@ begin
     where p.pronamespace = 'rowcron_executor'::regnamespace and p.proowner = new.owner
       and p.prosecdef
     order by p.oid desc
-    limit 1;
+    limit 1
+    -- one that was committed after the snapshot of REPEATABLE READ: 40001, not 23505
+    on conflict (owner) do nothing;
     if new.owner <> rowcron._me() then
       execute format('revoke usage, create on schema rowcron_executor from %s', new.owner);
     end if;
