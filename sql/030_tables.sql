@@ -92,7 +92,7 @@ comment on column rowcron.job.kind is 'How the command is executed: sql, shell, 
 comment on column rowcron.job.command is 'What to do: SQL text; a shell line; [METHOD] URL and '
   'header lines; a handler''s name. At most 1 MiB.';
 comment on column rowcron.job.args is 'Arguments as a JSON object or array, handed to the command. '
-  'A run''s own args replace them.';
+  'A run''s own args replace them. JSON''s null is none.';
 comment on column rowcron.job.schedule is 'When: a cron expression, @daily, @every 90 seconds, '
   '@after 5 minutes, @at 2026-12-24 18:00. Null: only on demand.';
 comment on column rowcron.job.timezone is 'The IANA zone in which the schedule is read.';

@@ -184,6 +184,15 @@ declare
   at timestamptz := clock_timestamp();
   wanted rowcron.job := rowcron._job_named(job, owner);
 begin
+  if array_ndims(args) > 1 then
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('args of the runs of job "%s" are an array of %s dimensions', wanted.name,
+        array_ndims(args)),
+      detail = 'Each element of one dimension is the args of a run.',
+      hint = 'Some drivers send lists of lists so: hand over each element as JSON text, in '
+        'JavaScript list.map((args) => JSON.stringify(args)).';
+  end if;
   if exists (select from unnest(args) as a where octet_length(a::text) > 1048576) then
     raise exception using
       errcode = 'RCCMD',

@@ -1,5 +1,5 @@
 -- What a command may be, kind by kind. Only its form is judged: whether it can be run at all. What a SQL
--- command does, its owner's rights decide when it runs.
+-- command does, its owner's rights decide when it runs. And what args may be, a job's and a run's.
 
 set role rowcron_owner;
 
@@ -115,5 +115,41 @@ end
 $$;
 comment on function rowcron._check_command(rowcron.job) is
   'Refuses a command or args that its kind cannot run. Raises RCCMD, RCCON, RCSEC.';
+
+create or replace function rowcron._check_args() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.args = 'null' then
+    new.args := null;
+  -- what was stored before this was asked is left alone
+  elsif tg_op = 'INSERT' or new.args is distinct from old.args then
+    raise exception using
+      errcode = 'RCCMD',
+      message = format('args of %s are a JSON %s',
+        case tg_table_name
+          when 'run' then format('a run of job "%s"', left(to_jsonb(new) ->> 'job', 200))
+          else format('job "%s"', left(to_jsonb(new) ->> 'name', 200)) end, jsonb_typeof(new.args)),
+      detail = 'They are a JSON object or array.',
+      hint = 'Put it into one, for example ''{"n": 5}''.',
+      column = 'args';
+  end if;
+  return new;
+end
+$$;
+comment on function rowcron._check_args() is
+  'Trigger: args are an object or an array. JSON''s null, which drivers write for what is none, is '
+    'none. Raises RCCMD.';
+
+drop trigger if exists b05_args on rowcron.job;
+create trigger b05_args before insert or update of args on rowcron.job
+for each row when (jsonb_typeof(new.args) not in ('object', 'array'))
+execute function rowcron._check_args();
+drop trigger if exists a02_args on rowcron.run;
+create trigger a02_args before insert on rowcron.run
+-- a retry has the args of what it repeats, whatever they are
+for each row when (new.retry_of is null and jsonb_typeof(new.args) not in ('object', 'array'))
+execute function rowcron._check_args();
 
 reset role;

@@ -1,7 +1,7 @@
 -- What a job may be: each rule with what it allows and what it refuses.
 
 begin;
-select plan(200);
+select plan(215);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -127,6 +127,10 @@ insert into cases (columns, vals, state, fact) values
   ('kind', '''python''', 'RCOWN', 'a kind with a role takes its membership'),
   ('args', '''{"a": 1}''', '00000', 'args are an object'),
   ('args', '''[1, 2]''', '00000', 'or an array'),
+  ('args', '''null''', '00000', 'or none, as JSON too'),
+  ('args', '''5''', 'RCCMD', 'no number'),
+  ('args', '''"text"''', 'RCCMD', 'no text'),
+  ('args', '''true''', 'RCCMD', 'and not true'),
   ('args', 'to_jsonb(repeat(''x'', 1048577))', 'RCCMD', 'of at most 1 MiB'),
   ('connection', '''admin''', 'RCCON', 'a connection must be granted'),
   ('owner', '''tap_bob''', 'RCOWN', 'nobody inserts for somebody else'),
@@ -207,6 +211,7 @@ insert into words (statement, state, message, hint) values
   (public.tap_insert('queue', ''''''), 'RCNAM', 'queue "" is not valid', 'For example ''default'' or ''mail''.'),
   (public.tap_insert('owner', '''tap_bob'''), 'RCOWN', null, 'Leave out the column owner, or first: set role tap_bob;'),
   (public.tap_insert('connection', '''admin'''), 'RCCON', '"tap_ann" may not use the connection "admin"', 'As an administrator: select rowcron.grant_connection(''admin'', ''tap_ann''); workers know it by ROWCRON_CONNECTION_ADMIN=URL in their environment.'),
+  (public.tap_insert('args', '''5'''), 'RCCMD', null, 'Put it into one, for example ''{"n": 5}''.'),
   ('insert into rowcron.job (name, schedule, command) values (''a.b'', ''* * * * *'', ''select 1'')', 'RCNAM', 'name "a.b" is not valid', 'For example ''close-the-books''.'),
   ('insert into rowcron.job (name, schedule, command) values (''v'', ''* * * * *'', ''vacuum t'')', 'RCCMD', '"vacuum t" cannot run inside a job''s transaction',
     'Name a connection, for example connection => ''maintenance'', to run it outside of one. As an administrator: select rowcron.grant_connection(''maintenance'', ''tap_ann''); workers know it by ROWCRON_CONNECTION_MAINTENANCE=URL in their environment.');
@@ -317,5 +322,23 @@ select lives_ok($$merge into rowcron.job as j using (values ('merged')) as v (na
   when not matched then insert (name, command) values (v.name, 'select 1')$$, 'and by MERGE');
 select is((select count(distinct j.id) from rowcron.job as j where j.name ~ '^(many .|two|of them|merged)$'), 6::bigint, 'each has its own');
 reset role;
+-- args that were stored before they were judged
+set local role tap_ann;
+insert into rowcron.job (name, command, args) values ('args', 'select 1', 'null');
+select ok((select j.args is null from rowcron.job as j where j.name = 'args'), 'JSON''s null is stored as none');
+reset role;
+set local session_replication_role to replica;
+update rowcron.job set args = '5' where name = 'args';
+set local session_replication_role to origin;
+set local role tap_ann;
+select lives_ok($$update rowcron.job set args = args, command = 'select 2' where name = 'args'$$, 'what is stored is not judged anew');
+select throws_ok($$update rowcron.job set args = '6' where name = 'args'$$, 'RCCMD', 'args of job "args" are a JSON number', 'what is changed is');
+select lives_ok($$update rowcron.job set args = 'null' where name = 'args'$$, 'JSON''s null empties them');
+select ok((select j.args is null from rowcron.job as j where j.name = 'args'), 'as null does');
+select is((select c.new_values from rowcron.change as c where c.job = 'args' order by c.id desc limit 1), '{"args": null}', 'and is recorded');
+select lives_ok($$update rowcron.job set args = 'null' where name = 'args'$$, 'once more');
+select is((select count(*) from rowcron.change as c where c.job = 'args'), 3::bigint, 'changes nothing');
+reset role;
+
 select * from finish();
 rollback;

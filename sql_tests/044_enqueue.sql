@@ -1,7 +1,7 @@
 -- Runs on demand, and keys.
 
 begin;
-select plan(49);
+select plan(54);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -40,6 +40,10 @@ select results_eq($$select r.args, r.priority, r.state from many as m join rowcr
 select is((select count(*) from rowcron.enqueue_many('a', '{}')), 0::bigint, 'of none it makes none');
 select is((select count(*) from rowcron.enqueue_many('b', array['{}', '{}']::jsonb[], due_at => '2040-01-01')), 2::bigint, 'later ones are made too');
 select is((select count(*) from rowcron.run as r where r.job = 'b' and r.waits_for = 'time'), 2::bigint, 'and wait for their time');
+create temporary table none as select m.id from rowcron.enqueue_many('a', array['null', '[1]', null]::jsonb[]) as m (id);
+insert into none values (rowcron.enqueue('a', 'null'));
+select is((select array_agg(r.args order by r.id) from none as n join rowcron.run as r on r.id = n.id), array[null, '[1]', null, null]::jsonb[],
+  'JSON''s null is none: the run has its job''s args');
 
 -- refusals
 create temporary table refusals (call text, state text, fact text);
@@ -49,6 +53,9 @@ insert into refusals values
   ('rowcron.enqueue_many(''a'', array[''{}'']::jsonb[], due_at => ''infinity'')', 'RCLIM', 'many runs neither'),
   ('rowcron.enqueue(''a'', to_jsonb(repeat(''x'', 1048576)))', 'RCCMD', 'args have at most 1 MiB'),
   ('rowcron.enqueue_many(''a'', array[to_jsonb(repeat(''x'', 1048576))])', 'RCCMD', 'also of many'),
+  ('rowcron.enqueue(''a'', ''5'')', 'RCCMD', 'args are no number'),
+  ('rowcron.enqueue_many(''a'', array[''{}'', ''"text"'']::jsonb[])', 'RCCMD', 'nor text'),
+  ('rowcron.enqueue_many(''a'', array[array[''1'', ''2''], array[''3'', ''4'']]::jsonb[])', 'RCLIM', 'args of many are one list'),
   ('rowcron.enqueue(''a'', key => '''')', 'RCKEY', 'a key is not empty'),
   ('rowcron.enqueue(''a'', key => repeat(''k'', 501))', 'RCKEY', 'nor longer than 500 bytes'),
   ('rowcron.enqueue(''a'', key => ''k'', key_ttl => ''0'')', 'RCKEY', 'it lives for some time'),
@@ -99,6 +106,7 @@ select throws_ok(public.tap_by_hand('mine', ', scheduled_for', ', now()'), '4250
 select throws_ok(public.tap_by_hand('mine', ', attempt', ', 1'), '42501', null, 'nor an attempt');
 select throws_ok(public.tap_by_hand('mine', ', seal', ', gen_random_uuid()'), '42501', null, 'nor a claim');
 select throws_ok(public.tap_by_hand('mine', ', created_at', ', now()'), '42501', null, 'nor a birth');
+select throws_ok(public.tap_by_hand('mine', ', args', ', ''5'''), 'RCCMD', 'args of a run of job "mine" are a JSON number', 'nor args that are a number');
 select throws_ok(replace(public.tap_by_hand('mine', '', ''), '''ready''', '''running'''), 'RCLIM', null, 'nor one that runs');
 select throws_ok($$update rowcron.run set due_at = now()$$, '42501', null, 'runs are not changed by hand');
 select throws_ok($$delete from rowcron.run$$, '42501', null, 'nor deleted');

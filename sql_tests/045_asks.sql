@@ -1,7 +1,7 @@
 -- What is asked for by a change: cancel, retry, run_now, hold, release; signed, judged, recorded.
 
 begin;
-select plan(56);
+select plan(59);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -194,6 +194,21 @@ select is((select count(*) from rowcron.change as c where c.job = 'a'), 0::bigin
 reset role;
 select is((select count(*) from rowcron.change as c where c.action in ('run', 'retry', 'cancel') and (c.job is null or c.owner is null or c.run_id is null or c.job_id is null)), 0::bigint,
   'each names job, owner and run');
+
+-- args
+set local role tap_ann;
+insert into rowcron.job (name, command) values ('args', 'select 1');
+create temporary table none as select rowcron.run_now('args', 'null') as id;
+select ok((select r.args is null from rowcron.run as r join none as n on n.id = r.id), 'JSON''s null is none');
+select throws_ok($$select rowcron.run_now('args', '5')$$, 'RCCMD', 'args of a run of job "args" are a JSON number', 'a number is refused');
+create temporary table old as select rowcron.run_now('args', '{}') as id;
+select rowcron.cancel(o.id) from old as o;
+reset role;
+update rowcron.ledger set args = '5' where run_id = (select o.id from old as o);
+set local role tap_ann;
+create temporary table again as select rowcron.retry(o.id) as id from old as o;
+select is((select r.args from rowcron.run as r join again as a on a.id = r.id), '5', 'a retry has what was accepted once');
+reset role;
 
 select * from finish();
 rollback;

@@ -20,6 +20,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_carry_out()', 'definer', 'v', ''),
   ('_carry_out_secret(rowcron.change)', 'invoker', 'v', ''),
   ('_changes_since(bigint)', 'invoker', 'v', ''),
+  ('_check_args()', 'invoker', 'v', ''),
   ('_check_command(rowcron.job)', 'invoker', 's', 'operator user'),
   ('_check_id()', 'definer', 'v', ''),
   ('_check_job()', 'invoker', 'v', ''),
