@@ -129,7 +129,7 @@ begin
   perform rowcron._check_timezone(timezone);
   perform rowcron._check_policies(on_gap, on_fold);
   perform rowcron._check_reach(after, anchor);
-  for n in 1 .. count loop
+  for n in 1 .. coalesce(count, 10) loop
     at := rowcron._next(parsed, at, timezone, start, on_gap, on_fold);
     exit when at is null or at >= '20000-01-01 00:00:00+00';
     return next at;

@@ -83,6 +83,7 @@ create or replace function rowcron.schedule(
 ) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set extra_float_digits = 1  -- else what goes through jsonb is rounded as the caller reads numbers
 as $$
 #variable_conflict use_column
 declare

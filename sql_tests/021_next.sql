@@ -1,7 +1,7 @@
 -- The calendar: days, zones, gaps and folds, intervals, backwards and counting.
 
 begin;
-select plan(146);
+select plan(147);
 set local timezone to 'UTC';
 
 create function pg_temp.utc(instant timestamptz) returns text language sql as $$
@@ -249,6 +249,7 @@ select is(rowcron.next_run('0 0 * * 5#1', '1601-01-01'), '1601-01-05', 'the firs
 select is(rowcron.next_run('0 0 29 2 *', '19999-12-31 23:59:59.9'), '20000-02-29', 'the last instant that can be asked after has a next run');
 select is(rowcron.next_run('@every 1 day', '2026-11-28 12:00', anchor => '0001-01-01'), '2026-11-29', 'an interval may have begun in the year 1');
 select is(rowcron.next_run('* * * * *', 'infinity'), null, 'after the end of time there is nothing');
+select is((select count(*) from rowcron.next_runs('@daily', null)), 10::bigint, 'how many is left open: ten');
 select is((select count(*) || ' ' || max(at) from rowcron.next_runs('@every 100 years', 10000, '2026-01-01', anchor => '2000-01-01') as at), '179 01.01.19900 00:00:00 UTC', 'several runs end where the calendar does');
 
 select * from finish();

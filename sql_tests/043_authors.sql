@@ -1,7 +1,7 @@
 -- schedule, unschedule, pause, resume: with the caller's own rights.
 
 begin;
-select plan(61);
+select plan(62);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -123,6 +123,13 @@ set local role tap_ann;
 insert into rowcron.job (name, schedule, command) values ('a', '5 5 * * *', 'select 5'), ('c', '5 5 * * *', 'select 5')
 on conflict (owner, name) do update set schedule = excluded.schedule, command = excluded.command;
 select results_eq($$select name, schedule from rowcron.job where name in ('a', 'c') order by name$$, $$values ('a', '5 5 * * *'), ('c', '5 5 * * *')$$, 'an upsert changes and inserts');
+reset role;
+
+-- however the caller reads numbers
+set local extra_float_digits to -10;
+set local role tap_ann;
+select rowcron.schedule('digits', '@daily', 'select 1', retry_backoff => 1.23456789012345);
+select ok((select j.retry_backoff = 1.23456789012345 from rowcron.job as j where j.name = 'digits'), 'numbers are stored as given');
 reset role;
 
 select * from finish();

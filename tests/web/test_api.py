@@ -101,7 +101,7 @@ def test_of_many_changes_made_from_one_version_one_is_taken(api: httpx.Client) -
         ({"kind": "http", "command": "ftp://x"}, 422, "RCCMD", "command"),
         ({"connection": "admin"}, 422, "RCCON", "connection"),
         ({"timeout": "soon"}, 422, "22007", None),
-        ({"starts_at": "yesterday or so"}, 422, "22007", None),
+        ({"starts_at": "2030-13-01"}, 422, "22008", None),
         ({"description": "nul \0"}, 422, "22P05", None),
         ({"name": "taken"}, 409, "23505", "name"),
     ],

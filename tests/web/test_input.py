@@ -100,6 +100,42 @@ def test_broken_json_is_called_so(api: httpx.Client, body: str) -> None:
     assert "at character" in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tomorrow",
+        "yesterday or so",
+        "01.02.2030 00:00",
+        "2030-1-2",
+        "now",
+        "infinity",
+        "-infinity",
+        "",
+    ],
+)
+def test_an_instant_that_is_not_iso_is_not_guessed(api: httpx.Client, job: str, text: str) -> None:
+    changed = api.patch(job, json={"starts_at": text}, headers={"If-Match": "*"})
+    for answer, field in (
+        (api.post(f"{job}/runs", json={"due_at": text}), "due_at"), (changed, "starts_at"),
+    ):  # fmt: skip
+        problem = answer.json()
+        assert (answer.status_code, problem.get("field")) == (422, field)
+        assert problem["hint"] == "For example 2030-12-24T18:00:00+00:00."
+    described = api.get("/api/openapi.json").json()["components"]["schemas"]["Enqueue"]
+    assert "infinity" not in str(described["properties"]["due_at"])
+
+
+@pytest.mark.parametrize(
+    "text", ["2090-01-02", "2090-01-02T03:04Z", "2090-01-02 03:04:05.6+05:30",
+             "2090-01-02t03:04:05-0100", "20260-01-02T00:00:00+00:00"]
+)  # fmt: skip
+def test_an_instant_in_iso_is_taken(api: httpx.Client, job: str, text: str) -> None:
+    assert api.post(f"{job}/runs", json={"due_at": text}).status_code == 201
+    for end in (text, "infinity"):
+        answer = api.patch(job, json={"ends_at": end}, headers={"If-Match": "*"})
+        assert answer.status_code == 200, answer.text
+
+
 def test_a_long_body_in_chunks_is_too_long(api: httpx.Client, site: Site, job: str) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(LONG // 65536):

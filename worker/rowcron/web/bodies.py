@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rowcron.web.simple import Args, Finite, Instant, Int4, Int8, Length
+from rowcron.web.simple import Args, End, Finite, Int4, Int8, Length, Start
 
 NIGHTLY: dict[str, Any] = {
     "name": "close-the-books",
@@ -43,8 +43,8 @@ class JobColumns(Body):
         None, description="A cron expression, `@every 5 minutes`, ...; null: only on demand."
     )
     timezone: str | None = Field(None, description="The IANA zone in which it is read. UTC.")
-    starts_at: Instant | None = None
-    ends_at: Instant | None = None
+    starts_at: Start | None = None
+    ends_at: End | None = None
     max_runs: Int8 | None = None
     queue: str | None = None
     priority: Int4 | None = Field(None, description="Higher first.")
@@ -113,7 +113,7 @@ class Enqueue(Body):
     )
 
     args: Args = Field(None, description="Replace the job's args for this run.")
-    due_at: Instant | None = Field(None, description="Not before; null: now.")
+    due_at: Start | None = Field(None, description="Not before; ISO 8601. Null: now.")
     priority: Int4 | None = Field(None, description="Null: the job's.")
     key_ttl: Length | None = Field(None, description="How long the key names the run. 1 day.")
 

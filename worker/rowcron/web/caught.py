@@ -36,7 +36,7 @@ def invalid(error: RequestValidationError) -> Problem:
         status=422,
         detail=f"{'.'.join(where) or first['loc'][0]}: {first['msg']}",
         field=where[0] if where else None,
-        hint="See /api/docs.",
+        hint=first.get("ctx", {}).get("hint", "See /api/docs."),
     )
 
 

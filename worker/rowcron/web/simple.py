@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
+from pydantic_core import PydanticCustomError
+
+_ISO = re.compile(
+    r"\d{4,6}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d){0,2})?)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def _iso(text: str) -> str:
+    """Refuse what PostgreSQL would read as it may: `tomorrow`; `01.02.2030` as of January."""
+    if _ISO.fullmatch(text) is None:
+        hint = {"hint": "For example 2030-12-24T18:00:00+00:00."}
+        raise PydanticCustomError("instant", "not an instant in ISO 8601", hint)
+    return text
+
+
+def _iso_or_infinity(text: str) -> str:
+    return text if text == "infinity" else _iso(text)
+
 
 Int4 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Int8 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
@@ -14,6 +34,12 @@ Instant = Annotated[
     Field(
         description="An instant; ISO 8601, or `infinity`.", examples=["2030-12-24T18:00:00+00:00"]
     ),
+]
+End = Annotated[Instant, AfterValidator(_iso_or_infinity)]  # as sent
+Start = Annotated[
+    str,
+    AfterValidator(_iso),
+    Field(description="An instant; ISO 8601.", examples=["2030-12-24T18:00:00+00:00"]),
 ]
 Length = Annotated[
     str,
