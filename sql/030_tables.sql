@@ -87,7 +87,8 @@ comment on column rowcron.job.id is 'The job''s number; stays with it through ev
 comment on column rowcron.job.name is 'The job''s name, unique for its owner: 1 to 200 bytes, no '
   'dot, no control characters.';
 comment on column rowcron.job.owner is 'The role that inserted it and whose rights a SQL job has. '
-  'Cannot be forged.';
+  'Cannot be forged. A regrole: compare it as owner = ''alice''::regrole, or owner::text = '
+  '''alice''; to an object mapper it is text that it reads and never writes.';
 comment on column rowcron.job.kind is 'How the command is executed: sql, shell, http, python.';
 comment on column rowcron.job.command is 'What to do: SQL text; a shell line; [METHOD] URL and '
   'header lines; a handler''s name. At most 1 MiB.';

@@ -91,7 +91,7 @@ comment on table rowcron.run is
 comment on column rowcron.run.id is 'The run''s number; all its attempts bear it.';
 comment on column rowcron.run.job_id is 'The job, which may be deleted meanwhile.';
 comment on column rowcron.run.job is 'The job''s name when the run came to be.';
-comment on column rowcron.run.owner is 'The job''s owner.';
+comment on column rowcron.run.owner is 'The job''s owner; compared as job.owner is.';
 comment on column rowcron.run.queue is 'The job''s queue.';
 comment on column rowcron.run.kind is 'The job''s kind.';
 comment on column rowcron.run.handler is 'What a worker must have: for kind python the handler, for a '
@@ -217,7 +217,7 @@ comment on table rowcron.ledger is
 comment on table rowcron.ledger_default is 'Catches entries for whose day no partition stands.';
 comment on column rowcron.ledger.job_id is 'The job; may be gone.';
 comment on column rowcron.ledger.job is 'Its name at the time.';
-comment on column rowcron.ledger.owner is 'Its owner at the time.';
+comment on column rowcron.ledger.owner is 'Its owner at the time; compared as job.owner is.';
 comment on column rowcron.ledger.queue is 'The queue.';
 comment on column rowcron.ledger.kind is 'The kind.';
 comment on column rowcron.ledger.run_id is 'The run. Null: no run came of it (skipped, missed).';

@@ -47,7 +47,8 @@ begin
       message = 'reports are not well formed',
       detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost, stopped; each run '
         'has a token and an outcome.',
-      hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
+      hint = 'select * from rowcron.finish(run_id => $1, token => $2, outcome => ''failed'', '
+        'error => $3);';
   end if;
 
   with ended as (
@@ -131,7 +132,8 @@ comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[
       'its retry_after), lost, '
       'stopped (lost because its worker was told to stop, not counted against max_lost). accepted = '
         'false: the claim was lost, nothing was recorded. terse: answers only for those that did not '
-          'just end as reported. Raises RCLIM.';
+          'just end as reported. Name the arguments: by position they may be the other finish''s. '
+            'Raises RCLIM.';
 
 create or replace function rowcron._finish_one(
   run_id bigint, token uuid, outcome text, error text, output text, result jsonb, reason text,
@@ -152,7 +154,8 @@ begin
       errcode = 'RCLIM',
       message = format('outcome "%s" is not known', _finish_one.outcome),
       detail = 'Outcomes are succeeded, failed, fatal, cancelled, released, lost, stopped.',
-      hint = 'select rowcron.finish(run_id, token, ''succeeded'');';
+      hint = 'select * from rowcron.finish(run_id => $1, token => $2, outcome => ''failed'', '
+        'error => $3);';
   end if;
   select r.* into live from rowcron.run as r
   where r.id = _finish_one.run_id and r.seal = md5(_finish_one.token::text)::uuid
@@ -205,6 +208,8 @@ as $$
 $$;
 comment on function rowcron.finish(bigint, uuid, text, text, text, jsonb, text, interval) is
   'Reports one ended attempt; whoever shows the claim''s token may. In a transaction of its own '
-    'work it commits effect and record together. Raises RCCLM when the claim is lost, RCLIM.';
+    'work it commits effect and record together. Name the arguments, as in finish(run_id => $1, '
+    'token => $2, outcome => ''failed'', error => $3): by position four parameters without types '
+    'may be the other finish''s, too. Raises RCCLM when the claim is lost, RCLIM.';
 
 reset role;

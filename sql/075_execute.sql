@@ -272,7 +272,12 @@ end
 $$;
 comment on function rowcron.execute(bigint, uuid) is
   'Runs a claimed SQL run as its owner and ends it: effect, ledger entry and end of the run commit '
-    'together. A failing job is an outcome, not an error. Raises RCCLM, RCNOJ.';
+    'together. A failing job is an outcome, not an error. Before each call set statement_timeout, '
+    'by a statement of its own, to the timeout that claim returned: nothing that is set inside a '
+    'statement binds it, so that without it a job may outlast its timeout. After a call the '
+    'session has none of your settings, prepared statements, cursors, temporary tables, LISTEN or '
+    'advisory locks any more: use it for nothing else, with client-side prepared statements off, '
+    'and beat over another. Raises RCCLM, RCNOJ, RCEXE.';
 
 reset role;
 set role rowcron_owner;

@@ -129,6 +129,7 @@ comment on view rowcron.job_health is 'How each job fares, by its last 100 entri
   'not begun: no worker takes it, or none has room), ahead of the clock (which was ahead: what has '
   'yet to be due is accounted for, and the job is silent until then), missed (its occurrences, and '
   'none has run; or ten entries since the last run), new, well.';
+comment on column rowcron.job_health.owner is 'The job''s owner; compared as job.owner is.';
 
 create or replace view rowcron.workers with (security_invoker = true) as
 select

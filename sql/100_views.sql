@@ -66,6 +66,7 @@ left join lateral (
 comment on view rowcron.jobs is 'A job a row: what it is, in English, when it is next, how it '
   'ended last. state: scheduled, on demand, paused, overdue (due for more than a minute, and not '
   'begun), or over (its schedule names nothing further).';
+comment on column rowcron.jobs.owner is 'The job''s owner; compared as job.owner is.';
 
 create or replace view rowcron.upcoming with (security_invoker = true) as
 select
@@ -100,6 +101,7 @@ order by 1, 6 desc, 7, 8;
 comment on view rowcron.upcoming is
   'What runs next, in order (due_at, priority desc, id): each job''s next occurrence, and the runs '
     'that wait or are ready.';
+comment on column rowcron.upcoming.owner is 'The job''s owner; compared as job.owner is.';
 
 create or replace view rowcron.active with (security_invoker = true) as
 select
@@ -126,6 +128,7 @@ select
   r.retry_for
 from rowcron.run as r;
 comment on view rowcron.active is 'What is waiting, ready or running now.';
+comment on column rowcron.active.owner is 'The job''s owner; compared as job.owner is.';
 
 create or replace view rowcron.history with (security_invoker = true) as
 select
@@ -159,5 +162,6 @@ order by l.finished_at desc;
 comment on view rowcron.history is
   'One row a run, and one for occurrences that did not run; newest first. attempt tells how many '
     'attempts it took; all of them stand in rowcron.ledger.';
+comment on column rowcron.history.owner is 'The job''s owner; compared as job.owner is.';
 
 reset role;

@@ -1,4 +1,4 @@
-"""What drivers make of a client's values: none, lists of lists."""
+"""What drivers make of a client's values: none, lists of lists, parameters without types."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from psycopg.types.json import Jsonb
 
 import node
-from harness import Database
+from harness import WORKER, Database
 
+Connect = Callable[[str], psycopg.Connection]
 Ask = Callable[[str, str, list[Any]], Any]
 
 
@@ -49,3 +50,33 @@ def test_a_list_of_lists_is_not_taken_apart(ask: Ask, job: str) -> None:
     assert "list.map((args) => JSON.stringify(args))" in refused["hint"]
     assert ask("alice", many, [job, ["[1, 2]", "[3, 4]"]])["rows"] == [[2]]
     assert ask("alice", many, [job, [1, 2]])["error"]["code"] == "RCCMD"
+
+
+def test_finish_is_called_by_name_where_parameters_have_no_types(
+    ask: Ask, alice: psycopg.Connection, connect: Connect, job: str
+) -> None:
+    """By position the server cannot tell which of the two is meant; the hint can."""
+    alice.execute("select rowcron.enqueue(%s)", [job])
+    claim = "select run_id, token::text from rowcron.claim(gen_random_uuid(), 1)"
+    run = connect(WORKER).execute(claim).fetchone()
+    assert run is not None
+    refused = ask(WORKER, "select rowcron.finish($1, $2, $3)", [*run, "well done"])["error"]
+    assert refused["code"] == "RCLIM"
+    answer = ask(WORKER, refused["hint"].rstrip(";"), [*run, "no luck"])
+    assert answer["rows"] == [[True, "failed", None]]
+
+
+@pytest.mark.parametrize("view", ["job", "jobs", "active", "run", "upcoming", "job_health"])
+def test_an_owner_is_compared_as_its_comment_says(
+    ask: Ask, alice: psycopg.Connection, job: str, view: str
+) -> None:
+    alice.execute("select rowcron.enqueue(%s)", [job])
+    for condition in ("owner = $1::regrole", "owner::text = $1"):
+        answer = ask("alice", f"select count(*) from rowcron.{view} where {condition}", ["alice"])
+        assert answer["rows"] == [[1]]
+    told = "select col_description(%s::regclass, attnum) from pg_attribute"
+    told += " where attrelid = %s::regclass and attname = 'owner'"
+    names = [f"rowcron.{view}"] * 2
+    comment = alice.execute(told.encode(), names).fetchone()
+    assert comment is not None
+    assert "::regrole" in comment[0] or "compared as job.owner is" in comment[0]
