@@ -36,11 +36,11 @@ select coalesce(jsonb_object_agg(c.part, c.n), '{}') from (
 # One after the other, which knows nothing of counting.
 LISTED = """
 with recursive runs as (
-  select rowcron._next(rowcron._parse(%(schedule)s, %(zone)s),
-    %(low)s::timestamptz - interval '1 microsecond', %(zone)s, %(anchor)s, %(gap)s, %(fold)s) as at
+  select p.parsed, rowcron._next(p.parsed, %(low)s::timestamptz - interval '1 microsecond',
+    %(zone)s, %(anchor)s, %(gap)s, %(fold)s) as at
+  from (select rowcron._parse(%(schedule)s, %(zone)s) as parsed offset 0) as p
   union all
-  select rowcron._next(rowcron._parse(%(schedule)s, %(zone)s), r.at, %(zone)s, %(anchor)s, %(gap)s,
-    %(fold)s)
+  select r.parsed, rowcron._next(r.parsed, r.at, %(zone)s, %(anchor)s, %(gap)s, %(fold)s)
   from runs as r where r.at < %(high)s
 )
 select coalesce(jsonb_object_agg(c.part, c.n), '{}') from (
