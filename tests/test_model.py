@@ -44,7 +44,7 @@ def text(at: int) -> str:
 
 @cache
 def named(schedule: str, anchor: int) -> list[int]:
-    """Everything that a schedule names in the days of the test, read naively, second by second."""
+    """Everything that a schedule names in the days of the test, read naively."""
     fields = schedule.split()
     if fields[0] == "@every":
         return list(range(anchor, SPAN.stop, int(fields[1])))
@@ -62,7 +62,8 @@ def named_by_cron(schedule: str) -> list[int]:
         minutes = set(range(0, 60, int(minute[2:])))
     else:
         minutes = {int(part) for part in minute.split(",")}
-    return [t for t in SPAN if t % 60 in seconds and t // 60 % 60 in minutes]
+    whole = (t for t in SPAN[::60] if t // 60 % 60 in minutes)
+    return [t + second for t in whole for second in seconds]
 
 
 def some_schedule(chance: random.Random, at: int, window: bool) -> str:
@@ -156,9 +157,11 @@ class History:
                 step = self.chance.choice((3600, -3600, -3600, 7200))
             self.tick(max(min(self.at + step, SPAN.stop - 7200), SPAN.start + 3600))
             self.finish()
+            self.db.execute("set local role alice")
             for name in self.jobs:
                 if self.chance.random() < 0.04:
                     self.disturb(name)
+            self.db.execute("reset role")
             for queue in QUEUES:
                 if queue not in down and self.chance.random() < 0.1:
                     down[queue] = self.chance.randrange(1, 10)
@@ -205,7 +208,11 @@ class History:
             sofar += job.occurrences(since, job.high)
         self.named_until[name] = (max(since, job.high), sofar)
 
+    def ask(self, statement: str, *arguments: Any) -> None:
+        self.db.execute(statement, arguments)
+
     def disturb(self, name: str) -> None:
+        """As alice: edit, ask, cancel or delete."""
         job = self.jobs[name]
         if job.deleted:
             return
@@ -219,7 +226,7 @@ class History:
                 self.close_version(name, was)
             job.edit(changes, self.at)
             sets = ", ".join(f"{key} = %s" for key in changes)
-            self.as_alice(
+            self.ask(
                 f"update rowcron.job set {sets} where name = %s",
                 *columns(changes).values(),
                 name,
@@ -231,7 +238,7 @@ class History:
             run = Run(None, ("n", self.numbers), due, 0, through_pause=not job.enabled)
             run.ready = due <= self.at
             job.add(run)
-            self.as_alice(
+            self.ask(
                 "select rowcron.enqueue(%s, jsonb_build_object('n', %s), %s)",
                 name,
                 self.numbers,
@@ -241,7 +248,7 @@ class History:
             run = self.chance.choice(job.live)
             self.say(name, f"cancel {run.name}")
             job.cancel(run, self.at)
-            self.as_alice(
+            self.ask(
                 "select rowcron.cancel(r.id) from rowcron.run as r where r.job = %s"
                 " and (r.scheduled_for = to_timestamp(%s) or r.args ->> 'n' = %s)",
                 name,
@@ -252,12 +259,7 @@ class History:
             self.say(name, "delete")
             job.delete(self.at)
             self.close_version(name, job)
-            self.as_alice("delete from rowcron.job where name = %s", name)
-
-    def as_alice(self, statement: str, *arguments: Any) -> None:
-        self.db.execute("set local role alice")
-        self.db.execute(statement, arguments)
-        self.db.execute("reset role")
+            self.ask("delete from rowcron.job where name = %s", name)
 
     def claim(self, queues: list[str]) -> None:
         rows = self.db.execute(
