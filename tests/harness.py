@@ -122,20 +122,21 @@ class Database:
 
     def ledger_faults(self) -> list[tuple[Any, ...]]:
         """Entries of the ledger that break a rule, each with the rule that it breaks."""
-        with psycopg.connect(self.server.admin_url) as admin:
-            there = admin.execute("select from pg_database where datname = %s", (self.name,))
-            if there.rowcount == 0:  # a test has dropped or renamed it
+        try:
+            conn = psycopg.connect(self.url("postgres"))
+        except psycopg.OperationalError as error:
+            if "does not exist" in str(error):  # a test has dropped or renamed it
                 return []
-        with psycopg.connect(self.url("postgres")) as conn:
+            raise
+        with conn:
             if conn.execute("select to_regclass('rowcron.ledger')").fetchone() == (None,):
                 return []
-            return [
-                (name, *row)
-                for name, rule in LEDGER_RULES.items()
-                for row in conn.execute(
-                    f"select l.* from rowcron.ledger as l where ({rule}) is not true".encode()
-                )
-            ]
+            rules = ", ".join(f"({n}, {rule})" for n, rule in enumerate(LEDGER_RULES.values()))
+            broken = conn.execute(
+                f"select r.n, l.* from rowcron.ledger as l, lateral (values {rules})"
+                " as r (n, holds) where r.holds is not true order by r.n".encode()
+            )
+            return [([*LEDGER_RULES][n], *row) for n, *row in broken]
 
 
 class TestServer:
