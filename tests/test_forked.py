@@ -10,6 +10,8 @@ from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
 
+pytestmark = pytest.mark.executed
+
 APP = ("--app", "fork_app", "--kind", "python")
 ENDS = {"exit": 3, "words": 1, "raise": 1, "return": 0}
 OTHERS = 15

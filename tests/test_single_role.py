@@ -32,7 +32,7 @@ def alone(server: TestServer, empty_database: Database) -> Iterator[str]:
 
 def run_one(url: str, tmp_path: Path) -> dict[str, object]:
     """Insert a job, let a worker run it, and return what it saw."""
-    worker = WorkerProcess(url, tmp_path)
+    worker = WorkerProcess(url, tmp_path, forked=True)
     try:
         worker.wait_for("worker")
         with psycopg.connect(url, autocommit=True) as me:

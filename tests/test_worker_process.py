@@ -15,6 +15,8 @@ from workers import Jobs, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "start"]
 
+pytestmark = pytest.mark.executed
+
 APP = ("--app", "process_app", "--kind", "python")
 
 

@@ -17,6 +17,7 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from forks import Fork
 from harness import ROOT, Database, wait_until
 
 Row = dict[str, Any]
@@ -27,6 +28,7 @@ class WorkerProcess:
     """`rowcron worker` in a process of its own; what it says is read from its log file.
 
     `quiet`: it has none, so that writing it costs nothing. `prefix`: a command that starts it.
+    `forked`: see forks.py; not what is started by a command, or by a Python that is told more.
     """
 
     def __init__(
@@ -36,23 +38,30 @@ class WorkerProcess:
         *options: str,
         quiet: bool = False,
         prefix: Sequence[str] = (),
+        forked: bool = False,
         **environment: str,
     ) -> None:
         self.log = directory / f"worker-{next(_numbers)}.jsonl"  # started by threads at once, too
         self.console = self.log.with_suffix(".txt")
         path = os.pathsep.join([str(ROOT / "worker"), str(ROOT / "tests")])
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROWCRON_", "PG"))}
+        arguments = [
+            *("worker", "--database-url", url),
+            *(() if quiet else ("--log-file", str(self.log))),
+            *("--event-loop", os.environ.get("ROWCRON_TEST_LOOP", "auto")),
+            *("--kill-grace", "1", *options),
+        ]
+        clean |= {"PYTHONPATH": path, **environment}
+        self.process: subprocess.Popen[bytes] | Fork
+        if forked and not prefix and not any(name.startswith("PYTHON") for name in environment):
+            self.process = Fork(arguments, clean, self.console)
+            return
         with self.console.open("wb") as console:
             self.process = subprocess.Popen(
-                [
-                    *(*prefix, sys.executable, "-m", "rowcron", "worker", "--database-url", url),
-                    *(() if quiet else ("--log-file", str(self.log))),
-                    *("--event-loop", os.environ.get("ROWCRON_TEST_LOOP", "auto")),
-                    *("--kill-grace", "1", *options),
-                ],
+                [*prefix, sys.executable, "-m", "rowcron", *arguments],
                 stdout=console,
                 stderr=console,
-                env={**clean, "PYTHONPATH": path, **environment},
+                env=clean,
                 start_new_session=True,
             )
 
@@ -94,9 +103,12 @@ Start = Callable[..., WorkerProcess]
 
 
 @pytest.fixture
-def start(worker_url: str, database: Database, tmp_path: Path) -> Iterator[Start]:
+def start(
+    worker_url: str, database: Database, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Start]:
     """Starts workers that know the handlers of worker_app; returns when they are registered."""
     started: list[WorkerProcess] = []
+    forked = "executed" not in request.keywords
 
     def start_one(
         *options: str, wait: bool = True, url: str = "", prefix: Sequence[str] = (), **env: str
@@ -104,7 +116,9 @@ def start(worker_url: str, database: Database, tmp_path: Path) -> Iterator[Start
         if "--http-allow" not in options:  # the tests' web servers listen on loopback
             options = ("--http-allow", "127.0.0.1", *options)
         options = ("--app", "worker_app", "--handler-database-url", database.url("alice"), *options)
-        worker = WorkerProcess(url or worker_url, tmp_path, *options, prefix=prefix, **env)
+        worker = WorkerProcess(
+            url or worker_url, tmp_path, *options, prefix=prefix, forked=forked, **env
+        )
         started.append(worker)
         if wait:
             worker.wait_for("worker")

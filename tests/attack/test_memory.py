@@ -17,6 +17,8 @@ from test_execute import Hands, add, only
 from workers import Jobs, Row, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "start"]
+
+pytestmark = pytest.mark.executed
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc and prlimit are Linux's")
 MB = 1024 * 1024
 KEPT = 65_536  # bytes of an error that are kept

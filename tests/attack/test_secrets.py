@@ -23,6 +23,8 @@ from test_worker_loop import asleep
 from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
+
+pytestmark = pytest.mark.executed
 ALL = ("--kind", "sql,shell,http")
 TOKEN = "s3cr3t/T0ken+with & \"quotes\" 'n' \\ é"
 FILED = "filed-under-a-directory"

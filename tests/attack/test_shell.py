@@ -17,6 +17,8 @@ from harness import wait_until
 from workers import Jobs, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "start"]
+
+pytestmark = pytest.mark.executed
 SHELL = ("--kind", "sql,shell")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")

@@ -85,6 +85,7 @@ class Scene:
             url(WORKER, self.database.name),
             self.logs,
             *options,
+            forked=True,
             CHAOS_EFFECTS=self.database.url("alice"),
         )
         self.workers.append(worker)

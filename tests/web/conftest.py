@@ -104,7 +104,8 @@ def bearer(site: Site, shared: Database) -> Iterator[Bearer]:
 @pytest.fixture(scope="module")
 def worker(shared: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """A worker over the module's database."""
-    worker = WorkerProcess(shared.url("w_worker"), tmp_path_factory.mktemp("worker"))
+    directory = tmp_path_factory.mktemp("worker")
+    worker = WorkerProcess(shared.url("w_worker"), directory, forked=True)
     worker.wait_for("worker")
     yield worker
     worker.kill()
