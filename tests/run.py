@@ -27,12 +27,12 @@ PACKAGES = ("libtap-parser-sourcehandler-pgtap-perl", "postgresql-{}-pgtap")
 REPEATED = 8  # this many failures on one server are tried once more
 EXTRAS = ("postgresql-{}-plpgsql-check", "pgbouncer")
 BROWSER = ("chromium-headless-shell", "fonts-dejavu-core")
-# What pytest is told for each part; the longest first.
+# What pytest is told for each part; the longest first, so that the last to end leave little idle.
 PARTS = {
     "a to o": sorted(str(path) for path in (ROOT / "tests").glob("test_[a-o]*.py")),
     "p to z": sorted(str(path) for path in (ROOT / "tests").glob("test_[p-z]*.py")),
-    "chaos": ["tests/chaos", "tests/soak"],
     "attack": ["tests/attack", "tests/web"],
+    "chaos": ["tests/chaos", "tests/soak"],
 }
 NO_TESTS = 5  # pytest's exit code
 
@@ -225,7 +225,7 @@ def main() -> int:
         return 1
     servers: list[Path | None] = [None]
     servers += [path for major, path in sorted(debian_servers().items()) if major != MAJOR]
-    parts = ["pgTAP", *(["pytest"] if is_picked(sys.argv[1:]) else PARTS)]
+    parts = [*(["pytest"] if is_picked(sys.argv[1:]) else PARTS), "pgTAP"]
     at_once = (os.cpu_count() or 1) + 1
     with TemporaryDirectory() as scratch, ThreadPoolExecutor(at_once) as pool:
         runs = [

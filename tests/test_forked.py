@@ -31,6 +31,7 @@ CASES = [
 ]
 
 
+@pytest.mark.once  # each with its event loop
 @pytest.mark.parametrize(("name", "other", "how", "loop"), CASES)
 def test_a_forked_child_executes_no_runs(
     jobs: Jobs, start: Start, tmp_path: Path, name: str, other: str, how: str, loop: str

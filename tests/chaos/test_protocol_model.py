@@ -59,6 +59,7 @@ def search(kinds: tuple[str, ...], wrong: str = "", workers: int = 2) -> tuple[i
     return len(found), steps, f"from {forgotten} states no end is reachable" if forgotten else ""
 
 
+@pytest.mark.once
 def test_nothing_that_can_happen_breaks_the_protocol(capsys: pytest.CaptureFixture[str]) -> None:
     """One holder, no outcome overwritten, an effect once, no run forgotten: in every state."""
     cases: list[tuple[tuple[str, ...], int]] = [(("sql",), 1), (("plain",), 1), (("sql",), 2)]
@@ -75,6 +76,7 @@ def test_nothing_that_can_happen_breaks_the_protocol(capsys: pytest.CaptureFixtu
         print(table("Model of the protocol: searched whole, nothing found", rows))
 
 
+@pytest.mark.once
 def test_a_rule_that_is_left_out_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     rows: dict[str, object] = {}
     for wrong in MUTATIONS:
