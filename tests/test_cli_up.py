@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Database, wait_until
+from harness import Database, fast_place, wait_until
 from test_cli import environment, rowcron
 
 pytestmark = pytest.mark.once
@@ -102,7 +102,7 @@ def start() -> Iterator[Start]:
 @pytest.fixture
 def data() -> Iterator[Path]:
     """A new directory that PostgreSQL's own user can pass to."""
-    base = Path(tempfile.mkdtemp(prefix="rowcron-up-", dir="/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="rowcron-up-", dir=fast_place()))
     base.chmod(0o755)
     yield base / "data"
     for path in base.rglob("postmaster.pid"):

@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from harness import wait_until
+from harness import fast_place, wait_until
 from rowcron import embedded_auth, embedded_os
 from rowcron.embedded import EmbeddedError, EmbeddedServer
 from rowcron.embedded_os import SYSTEM_DATA, default_data, is_root, passable, runs_in
@@ -31,7 +31,7 @@ NOBODY = pwd.getpwnam("nobody")
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
     """A data directory with everything prepared, to copy: initdb takes a second or more."""
-    base = Path(tempfile.mkdtemp(prefix="rowcron-embedded-", dir="/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="rowcron-embedded-", dir=fast_place()))
     base.chmod(0o755)
     with EmbeddedServer(base / "data") as server:
         server.prepare()
@@ -48,7 +48,7 @@ def ready(made: Path, data: Path) -> Path:
 @pytest.fixture
 def data() -> Iterator[Path]:
     """A new directory that PostgreSQL's own user can pass to; no server is left in it."""
-    base = Path(tempfile.mkdtemp(prefix="rowcron-embedded-", dir="/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="rowcron-embedded-", dir=fast_place()))
     base.chmod(0o755)
     yield base / "data"
     for path in base.rglob("postmaster.pid"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import ROOT, wait_until
+from harness import ROOT, fast_place, wait_until
 
 pytestmark = pytest.mark.once
 README = (ROOT / "README.md").read_text()
@@ -37,7 +37,7 @@ class Clone:
         if pip.exists():  # where packages come from is the machine's affair
             self.environment.setdefault("PIP_CONFIG_FILE", str(pip))
         # as root the server runs as another user, who cannot pass pytest's own directories
-        data = Path(tempfile.mkdtemp(prefix="rowcron-readme-"))
+        data = Path(tempfile.mkdtemp(prefix="rowcron-readme-", dir=fast_place()))
         data.chmod(0o755)
         self.environment["XDG_DATA_HOME"] = str(data)
         self.said = place / "make-run.txt"

@@ -16,13 +16,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness import fast_place
+
 pytestmark = pytest.mark.once
 
 
 @pytest.fixture
 def data() -> Iterator[Path]:
     """Not below pytest's own directories, to which the server's user may not pass."""
-    place = Path(tempfile.mkdtemp(prefix="rowcron-web-"))
+    place = Path(tempfile.mkdtemp(prefix="rowcron-web-", dir=fast_place()))
     place.chmod(0o755)
     yield place / "data"
     shutil.rmtree(place, ignore_errors=True)
