@@ -73,6 +73,7 @@ def test_a_drain_does_not_wait_for_the_thread_of_a_run_that_was_cancelled(
     assert worker.stop(limit=8) == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_a_child_that_a_handler_forked_has_signals_of_its_own(
     jobs: Jobs, start: Start, loop: str
@@ -145,6 +146,7 @@ def test_under_nohup_it_outlives_its_terminal(jobs: Jobs, start: Start, processe
     assert worker.stop() == 0
 
 
+@pytest.mark.once
 def test_under_nohup_so_does_what_stops_the_embedded_server() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -156,6 +158,7 @@ def test_under_nohup_so_does_what_stops_the_embedded_server() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_descriptors_are_nobody_elses(
