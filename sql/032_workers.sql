@@ -129,6 +129,9 @@ where action = 'update' and old_values ? 'name';
 -- who has paused a job last is asked of each that pause() or enrol() finds paused
 create index if not exists change_pause_idx on rowcron.change (job_id, id)
 where action = 'update' and new_values ?| '{enabled,owner}';
+-- whose runs a job may still have that did not see it handed over (chapter 049)
+create index if not exists change_hand_over_idx on rowcron.change (job_id, owner)
+where action = 'hand_over';
 comment on table rowcron.change is
   'Who changed which job, cancelled, repeated or started which run, held or released the whole. '
     'Append-only for everybody.';

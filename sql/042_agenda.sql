@@ -219,7 +219,9 @@ begin
     is distinct from (old.queue, old.kind, old.name, old.command, old.connection, old.owner)
   then
     update rowcron.run as r
-    set owner = new.owner, queue = new.queue, kind = new.kind, job = new.name,
+    -- of another owner than it had there is none, and if there were, it would stay that (chapter 056)
+    set owner = case when r.owner = old.owner then new.owner else r.owner end,
+      queue = new.queue, kind = new.kind, job = new.name,
       handler = case when new.kind = 'python' then new.command
         else 'connection ' || lower(new.connection collate "C") end
     where r.job_id = new.id and r.state <> 'running'

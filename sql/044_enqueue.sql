@@ -119,21 +119,26 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- to see it, as a viewer does, is not enough
   if row_security_active('rowcron.run')
-    and not exists (select from rowcron.job as j where j.id = new.job_id)
+    and not exists (
+      select from rowcron.job as j
+      where j.id = new.job_id and j.owner = new.owner
+        and (j.owner = rowcron._me() or pg_has_role(current_user, 'rowcron_operator', 'usage'))
+    )
   then
     raise exception using
       errcode = 'RCNOJ',
       message = format('there is no job %s', new.job_id),
-      detail = format('"%s" sees no such job.', current_user),
+      detail = format('"%s" has no such job, and "%s" enqueues.', new.owner, current_user),
       hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
   end if;
   return new;
 end
 $$;
 comment on function rowcron._see_job() is
-  'Trigger, with the rights of who enqueues: a key is looked at only for a job that it sees. Raises '
-    'RCNOJ.';
+  'Trigger, with the rights of who enqueues: a key is looked at only for a job whose runs it may '
+    'enqueue. Raises RCNOJ.';
 
 drop trigger if exists a00_check on rowcron.run;
 create trigger a00_check before insert on rowcron.run

@@ -108,6 +108,21 @@ comment on function rowcron._hand_over(rowcron.change) is
   'Gives a job, its agenda and its waiting runs another owner, for somebody who may act as both, or '
     'administers the job of one that was dropped. Raises RCNOJ, RCOWN, RCNAM, RCLIM.';
 
+create or replace function rowcron._was_owned_by(live rowcron.run) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- a transaction that was open beside it began within a day, as in docs/decisions/026
+  select exists (
+    select from rowcron.change as c
+    where c.job_id = live.job_id and c.owner = live.owner and c.action = 'hand_over'
+      and c.changed_at > live.created_at - interval '1 day'
+  )
+$$;
+comment on function rowcron._was_owned_by(rowcron.run) is
+  'Whether a run''s job was handed over by the run''s owner, in a change that the run may not have '
+    'seen. Only then it may follow its job to the new owner, whose rights it gets.';
+
 create or replace function rowcron.hand_over(
   job text, new_owner text, owner text default current_user
 ) returns bigint

@@ -21,7 +21,8 @@ declare
   told boolean;
 begin
   -- What was enqueued, put back or inserted by hand while its job got another queue, kind or owner
-  -- and did not see that goes where its job is now.
+  -- and did not see that goes where its job is now. To another owner, whose rights it gets there, only
+  -- if its own has handed the job over.
   with moved as (
     update rowcron.run as r
     set job = j.name, owner = j.owner, queue = j.queue, kind = j.kind,
@@ -30,12 +31,13 @@ begin
     from rowcron.job as j
     where r.id = any (ids) and j.id = r.job_id
       and (j.owner <> r.owner or j.kind <> r.kind or j.queue <> r.queue)
+      and (j.owner = r.owner or rowcron._was_owned_by(r))
     returning r.id
   )
   select array(select i from unnest(ids) as i where i not in (select m.id from moved as m)),
     (select rowcron._notify() from moved as m limit 1) is null
   into ids, told;
-  -- a run whose job is gone, or whose owner has lost a right
+  -- a run whose job is gone or another's, or whose owner has lost a right
   for stray in
     select r.* from rowcron.run as r
     where r.id = any (ids) and not exists (
@@ -52,6 +54,9 @@ begin
     end if;
     perform rowcron._end_run(stray, 'cancelled', case
       when not exists (select from rowcron.job as j where j.id = stray.job_id) then 'job deleted'
+      when not exists (
+        select from rowcron.job as j where j.id = stray.job_id and j.owner = stray.owner
+      ) then 'the run does not fit its job'
       when not rowcron._may_own_kind(stray.owner, stray.kind)
         then format('kind %s is not granted to %s', stray.kind, stray.owner)
       else coalesce((

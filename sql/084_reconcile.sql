@@ -35,11 +35,16 @@ begin
     select r.*
     from rowcron.run as r
     where r.job_id = any (changed) and r.state <> 'running'
-      and not exists (select from rowcron.job as j where j.id = r.job_id)
+      and not exists (
+        select from rowcron.job as j
+        where j.id = r.job_id and (j.owner = r.owner or rowcron._was_owned_by(r))
+      )
     limit most
     for update of r skip locked
   loop
-    perform rowcron._end_run(stray, 'cancelled', 'job deleted');
+    perform rowcron._end_run(stray, 'cancelled', case
+      when exists (select from rowcron.job as j where j.id = stray.job_id)
+        then 'the run does not fit its job' else 'job deleted' end);
     ended := ended + 1;
   end loop;
   update rowcron.run as r
@@ -55,6 +60,7 @@ begin
     from rowcron.run as v
     join rowcron.job as w on w.id = v.job_id
     where v.job_id = any (changed) and v.state <> 'running'
+      and (v.owner = w.owner or rowcron._was_owned_by(v))
       and (
         (v.job, v.owner, v.queue, v.kind, v.handler) is distinct from (w.name, w.owner, w.queue, w.kind,
           case when w.kind = 'python' then w.command else 'connection ' || lower(w.connection collate "C") end)

@@ -47,8 +47,8 @@ create policy own on rowcron.run for select to rowcron_user using (owner = (sele
 drop policy if exists view on rowcron.run;
 create policy view on rowcron.run for select to rowcron_operator, rowcron_viewer using (true);
 drop policy if exists enqueue on rowcron.run;
--- the job must be the author's too: a run of somebody else's would take its keys and count against
--- its limits
+-- The job must be the author's too, not only seen by it, as by an author who is a viewer: a run of
+-- somebody else's would take its keys, count against its limits and run with its owner's rights.
 create policy enqueue on rowcron.run for insert to rowcron_user
 with check (owner = (select rowcron._me())
   and octet_length(job) <= 200 and isfinite(due_at)
@@ -56,7 +56,7 @@ with check (owner = (select rowcron._me())
   -- each of 131072 digits as text.
   and (args is null or pg_column_size(args) < 100 and pg_column_compression(args) is null
     or octet_length(args::text) <= 1048576)
-  and exists (select from rowcron.job as j where j.id = run.job_id));
+  and exists (select from rowcron.job as j where j.id = run.job_id and j.owner = run.owner));
 drop policy if exists operate on rowcron.run;
 create policy operate on rowcron.run for insert to rowcron_operator
 with check (isfinite(due_at) and octet_length(job) <= 200

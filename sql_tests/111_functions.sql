@@ -73,6 +73,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_give_back_others(uuid,bigint[],bigint[])', 'invoker', 'v', ''),
   ('_granted_secrets(regrole,text)', 'invoker', 's', ''),
   ('_hand_over(rowcron.change)', 'invoker', 'v', ''),
+  ('_was_owned_by(rowcron.run)', 'invoker', 's', ''),
   ('_has_controls(text)', 'invoker', 's', 'operator user'),
   ('_has_executor(regrole)', 'invoker', 'v', ''),
   ('_has_few_jobs()', 'invoker', 's', 'operator user viewer'),
