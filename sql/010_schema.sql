@@ -5,14 +5,14 @@
 -- four functions (claim, heartbeat, execute, finish); a person in psql can do the same without any
 -- worker.
 --
---   010 schema   roles, schemas, settings      048 plan      due occurrences; 050 fire
+--   010 schema   roles, schemas, settings      048 plan      due occurrences; 050 fire, 051
 --   012 identity which database this is        055 limits    what is parked (056); 058 bounds
 --   015 zones    time zones, checked           060 claim     the one SKIP LOCKED query
 --   020 parse    schedule text to bit masks    065 worker    heartbeat: registration, sleep
 --   021 next     the calendar (023-028 too)    068 outcome   retry, backoff, the end
 --   022 explain  a schedule in English         070 finish    what a holder reports
 --   030 tables   job, agenda; 031 run, ledger  073 command   what an executor is given
---   032 workers  037 changes, 039 lanes        074 executor  one function an owner
+--   032 workers  036 lengths, 037, 039 lanes   074 executor  one function an owner
 --   040 jobs     a row judged (046 commands)   075 execute   a SQL job under its owner
 --   042 agenda   the agenda follows the job    080 recovery  lost claims, 079 sessions
 --   043 authors  schedule, pause; 044 enqueue  085 retention what would grow (083), 084 strays

@@ -82,6 +82,7 @@ as $$
 declare
   earliest constant timestamptz := '0001-01-01 00:00:00+00';
   latest constant timestamptz := '9999-12-31 00:00:00+00';
+  plain constant text := ', no part of it negative';  -- chapter 036
   kinds jsonb;
   field text;
   bad text;
@@ -179,29 +180,34 @@ begin
   from (values
     ('priority', new.priority::text, new.priority is null, 'a whole number, 0 unless named'),
     ('max_runs', new.max_runs::text, new.max_runs <= 0, '1 or more, or null for no end'),
-    ('timeout', new.timeout::text, coalesce(new.timeout <= '0' or new.timeout > '30 days', true),
-      'more than 0, at most 30 days'),
+    ('timeout', new.timeout::text, coalesce(
+      new.timeout <= '0' or new.timeout > '30 days' or not rowcron._is_plain(new.timeout), true),
+      'more than 0, at most 30 days' || plain),
     ('max_attempts', new.max_attempts::text,
       coalesce(new.max_attempts not between 1 and 1000, true), '1 to 1000'),
     ('retry_delay', new.retry_delay::text,
-      coalesce(new.retry_delay < '0' or new.retry_delay > '30 days', true), '0 to 30 days'),
+      coalesce(new.retry_delay < '0' or new.retry_delay > '30 days'
+        or not rowcron._is_plain(new.retry_delay), true), '0 to 30 days' || plain),
     ('retry_backoff', new.retry_backoff::text,
       coalesce(new.retry_backoff not between 1 and 100, true), '1 to 100'),
     ('max_retry_delay', new.max_retry_delay::text,
-      coalesce(new.max_retry_delay < '0' or new.max_retry_delay > '30 days', true), '0 to 30 days'),
+      coalesce(new.max_retry_delay < '0' or new.max_retry_delay > '30 days'
+        or not rowcron._is_plain(new.max_retry_delay), true), '0 to 30 days' || plain),
     ('retry_jitter', new.retry_jitter::text, coalesce(new.retry_jitter not between 0 and 1, true),
       '0 to 1'),
-    ('missed_grace', new.missed_grace::text, coalesce(new.missed_grace < '0' or new.missed_grace > '1000 years', true),
-      '0 to 1000 years'),
+    ('missed_grace', new.missed_grace::text, coalesce(
+      new.missed_grace < '0' or new.missed_grace > '1000 years'
+        or not rowcron._is_plain(new.missed_grace), true), '0 to 1000 years' || plain),
     ('max_missed', new.max_missed::text, coalesce(new.max_missed not between 1 and 10000, true),
       '1 to 10000'),
     ('max_running', new.max_running::text, new.max_running <= 0, '1 or more, or null for no limit'),
     ('max_lost', new.max_lost::text, coalesce(new.max_lost not between 1 and 1000, true),
       '1 to 1000'),
-    ('jitter', new.jitter::text, new.jitter < '0' or new.jitter > '30 days',
-      '0 to 30 days, or null for none'),
-    ('keep', new.keep::text, new.keep <= '0' or new.keep > '1000 years',
-      'more than 0, at most 1000 years, or null for as long as the ledger'),
+    ('jitter', new.jitter::text, new.jitter < '0' or new.jitter > '30 days'
+        or not rowcron._is_plain(new.jitter), '0 to 30 days' || plain || ', or null for none'),
+    ('keep', new.keep::text, new.keep <= '0' or new.keep > '1000 years'
+        or not rowcron._is_plain(new.keep),
+      'more than 0, at most 1000 years' || plain || ', or null for as long as the ledger'),
     ('starts_at', new.starts_at::text, not new.starts_at between earliest and latest,
       'an instant of the years 1 to 9999, or null'),
     ('ends_at', new.ends_at::text, new.ends_at <= new.starts_at or new.ends_at < earliest,

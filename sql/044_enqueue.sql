@@ -15,11 +15,12 @@ declare
   run_id bigint;
 begin
   if key is not null and (key = '' or octet_length(key) > 500 or key_ttl is null or key_ttl <= '0'
-    or key_ttl > '366 days') then
+    or key_ttl > '366 days' or not rowcron._is_plain(key_ttl)) then
     raise exception using
       errcode = 'RCKEY',
       message = format('key "%s" or its time to live "%s" is not valid', left(key, 60), key_ttl),
-      detail = 'A key has 1 to 500 bytes and lives more than 0 and at most 366 days.',
+      detail = 'A key has 1 to 500 bytes and lives more than 0 and at most 366 days, no part '
+        'of them negative.',
       hint = 'For example key => ''invoice-4711'', key_ttl => ''1 day''.';
   end if;
   if octet_length(args::text) > 1048576 then

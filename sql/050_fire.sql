@@ -16,12 +16,13 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   -- a share from the occurrence's hash, so that it is the same whoever fires it; never past the
-  -- next one
-  select case when job.jitter is null then scheduled_for else scheduled_for
-    + least(job.jitter, following - scheduled_for - interval '1 microsecond')
+  -- next one. In seconds, which no length carries out of range.
+  select case when job.jitter is null then scheduled_for else scheduled_for + make_interval(
+    secs => greatest(least(extract(epoch from job.jitter), 2592000,
+      extract(epoch from following - scheduled_for) - 0.000001), 0)::double precision
     * ((('x'
       || left(md5(job.id || '/' || extract(epoch from scheduled_for)), 8))::bit(32)::bigint)::double
-        precision / 4294967296) end
+        precision / 4294967296)) end
 $$;
 comment on function rowcron._jittered(rowcron.job, timestamptz, timestamptz) is
   'When a run of this occurrence is due: up to jitter later, before the next occurrence, stable '
@@ -227,11 +228,12 @@ begin
       end if;
       return;
     exception when others then
-      if try = 2 then
-        raise;
-      end if;
+      null;
     end;
   end loop;
+  select o.fired, o.started, o.readied into fired, started, readied
+  from rowcron._fire_one_by_one(queue, kind, at, chunk, since, room, worker_id, seal, handlers,
+    ahead) as o;
 end
 $$;
 comment on function rowcron._fire_lane(

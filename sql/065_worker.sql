@@ -18,11 +18,12 @@ begin
   if worker_id is null or kinds is null
     or coalesce(lease not between '1 second' and '1 day', true)
       or coalesce(poll not between '10 milliseconds' and '1 hour', true)
+      or not (rowcron._is_plain(lease) and rowcron._is_plain(poll))
   then
     raise exception using
       errcode = 'RCLIM',
       message = 'a worker''s id, kinds, lease and poll must be given',
-      detail = 'A lease is 1 s to 1 day, a poll 10 ms to 1 hour.',
+      detail = 'A lease is 1 s to 1 day, a poll 10 ms to 1 hour, no part of them negative.',
       hint = 'For example lease => ''10 s'', poll => ''5 s''.';
   end if;
   if version ~ E'^\\d+\\.\\d+\\.\\d+' and

@@ -185,11 +185,12 @@ create or replace function rowcron._retry_pause(job rowcron.job, failures intege
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select make_interval(secs => least(
+  -- whatever the job says, it is between nothing and a number of days: the end of an attempt stands
+  select make_interval(secs => greatest(least(
       extract(epoch from job.retry_delay)::double precision * power(job.retry_backoff,
         least(failures - 1, 100)),
-      extract(epoch from job.max_retry_delay)::double precision
-    ) * (1 + job.retry_jitter * (2 * random() - 1)))
+      extract(epoch from job.max_retry_delay)::double precision, 2592000
+    ) * (1 + job.retry_jitter * (2 * random() - 1)), 0))
 $$;
 comment on function rowcron._retry_pause(rowcron.job, integer) is
   'The pause after so many failures: delay times backoff for each further one, capped, give or '
@@ -232,7 +233,8 @@ begin
     if live.failures < job.max_attempts then
       -- greatest and least pass over a null
       again_at := at + case when retry_after is null then rowcron._retry_pause(job, live.failures)
-        else least(greatest(retry_after, '0'), '1 day') end;
+        else make_interval(secs => greatest(least(extract(epoch from retry_after), 86400), 0)
+          ::double precision) end;
     end if;
   elsif outcome = 'lost' then
     live.losses := live.losses + counts::integer;

@@ -149,7 +149,7 @@ grant execute on function rowcron.token_role, rowcron.pulse to rowcron_web;
 grant execute on function
   rowcron.next_run, rowcron.next_runs, rowcron.explain, rowcron._explain, rowcron.version,
   rowcron._me, rowcron._read_setting, rowcron._local_text, rowcron._may_own_kind,
-    rowcron._ledger_overflows, rowcron._held, rowcron._is_overdue,
+    rowcron._ledger_overflows, rowcron._held, rowcron._is_overdue, rowcron._is_plain,
   rowcron._is_ahead
 to rowcron_user, rowcron_operator, rowcron_viewer;
 
