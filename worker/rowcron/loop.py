@@ -167,7 +167,7 @@ class Worker:
             ending.leave(list(running.active.values()))  # threads of theirs may go on
             running.stop_all("released", grace)
         if not await self._settled_within(GIVE_UP):
-            left = len(running.active) + running.reporter.backlog
+            left = len(running.active) + running.reporter.backlog + running.reporter.aside
             self.log.event("left", f"{left} runs are left to the lease", "warning")
             self.exit_code = 1
         for member in turns.standing.members:

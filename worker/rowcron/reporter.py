@@ -3,6 +3,10 @@
 Whatever gathers while one batch is on its way goes with the next; nothing waits on purpose. A
 report is kept until the database has answered: after a cut it is sent again, which can do no harm,
 because a run that is recorded already refuses it.
+
+A report that the database refuses is put aside and tried again by itself, more and more seldom, so
+that the others go on. If it alone is refused for long, it is reported as failed for good, with what
+the database said: else its run would be held for ever.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from rowcron.errors import (
 )
 from rowcron.link import Link
 from rowcron.models import Outcome, Recorded, Run
-from rowcron.wake import Outage
+from rowcron.wake import Outage, pause_after
 
 LARGEST = 2_000  # reports in one statement
 HEAVIEST = 8_000_000  # characters in one statement, give or take one report
@@ -35,10 +39,15 @@ ENDED = {
 
 LOCKED = "55P03"  # lock_not_available: a row, for longer than `finish` waits
 PAUSE = 0.2  # seconds until the report of such a run is tried again
+# So often a report is refused before it becomes one of a failure: after some seconds if others were
+# taken meanwhile, so that it is not the database; else after more than a minute.
+REFUSALS, REFUSALS_OF_ALL = 5, 20
 # Away, or restored, upgraded or granted just now: it was there before.
 WAITED_OUT = (Unavailable, NotInstalled, NotPermitted, WrongVersion)
 
 Report = tuple[Run, Outcome]
+# with how often it was refused, and how many batches had been taken before that
+Doubted = tuple[Report, int, int]
 
 
 class Told(Protocol):
@@ -69,6 +78,9 @@ class Reporter:
         self.outage = outage
         self.pending: deque[Report] = deque()
         self.sending = 0
+        self.aside = 0  # refused, and not tried again yet
+        self._doubted: deque[Doubted] = deque()
+        self._taken = 0
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -82,7 +94,7 @@ class Reporter:
 
     @property
     def backlog(self) -> int:
-        """How many are not answered yet."""
+        """How many are not answered yet, without those that were refused."""
         return len(self.pending) + self.sending
 
     async def flushed(self) -> None:
@@ -93,15 +105,19 @@ class Reporter:
         """Send until cancelled."""
         while True:
             await self._wanted.wait()
-            while self.pending:
+            while self.pending or self._doubted:
                 await self.told.begun()
                 batch = self._next_batch()
                 self.sending = len(batch)
-                await self._send(batch)
+                if batch:
+                    await self._send(batch)
                 self.sending = 0
+                if self._doubted:  # one between two batches: it may wait for a lock
+                    await self._send_again(self._doubted.popleft())
                 self.told.batch_ended()
             self._wanted.clear()
-            self._idle.set()
+            if not self.aside:
+                self._idle.set()
 
     def _next_batch(self) -> list[Report]:
         batch: list[Report] = []
@@ -115,7 +131,7 @@ class Reporter:
                     weight += len(text)
         return batch
 
-    async def _send(self, batch: list[Report]) -> None:
+    async def _send(self, batch: list[Report], refusals: int = 0, taken: int = -1) -> None:
         again = False
         while True:
             try:
@@ -123,11 +139,12 @@ class Reporter:
                 break
             except RowcronError as error:
                 if not isinstance(error, WAITED_OUT) or error.code == LOCKED:
-                    await self._send_otherwise(batch, error)
+                    await self._send_otherwise(batch, error, refusals, taken)
                     return
                 again = again or isinstance(error, Unavailable)
                 await asyncio.sleep(self.outage.failed("reports", error))
         self.outage.back("reports")
+        self._taken += 1
         for run, outcome in batch:
             verdict = verdicts.get(run.run_id)
             if verdict is None or verdict.accepted:
@@ -136,24 +153,55 @@ class Reporter:
             else:
                 self.told.refused(run, outcome, again=again)
 
-    async def _send_otherwise(self, batch: list[Report], error: RowcronError) -> None:
+    async def _send_otherwise(
+        self, batch: list[Report], error: RowcronError, refusals: int, taken: int
+    ) -> None:
         """One report that the database cannot take must not keep the others from being taken.
 
-        Without what cannot be stored, if that is the reason; else later, again and again: the run
-        is held until its end is recorded.
+        Without what cannot be stored, if that is the reason; else later, by itself.
         """
+        locked = error.code == LOCKED  # by its owner, who may keep it so for hours
         if len(batch) > 1:
-            for report in batch:
-                await self._send([report])
+            # halves find it soonest; but each look at a lock takes half a second
+            size = 1 if locked else (len(batch) + 1) // 2
+            for start in range(0, len(batch), size):
+                await self._send(batch[start : start + size])
             return
         run, outcome = batch[0]
-        if is_about_data(error) and outcome.reason != "report":  # plain already
-            text = f"{outcome.outcome}, but the report could not be stored: {error.message}"
-            plain = Outcome(
-                outcome.outcome, "report", text.encode("ascii", "backslashreplace").decode()
-            )
-            await self._send([(run, plain)])
+        is_plain = outcome.reason == "report"
+        if not locked and not is_plain and is_about_data(error):
+            await self._send([(run, _plain(outcome, outcome.outcome, error))], refusals, taken)
             return
-        self.pending.append((run, outcome))
-        locked = error.code == LOCKED  # by its owner, who may keep it so for hours
-        await asyncio.sleep(PAUSE if locked else self.outage.failed("reports", error))
+        if refusals == 0:
+            taken = self._taken
+        refusals += 1
+        most = REFUSALS_OF_ALL if self._taken == taken else REFUSALS
+        if not locked and refusals >= most and not (is_plain and outcome.outcome == "fatal"):
+            await self._send([(run, _plain(outcome, "fatal", error))], refusals, taken)
+            return
+        if not locked and refusals == 1:
+            text = f"the report of run {run.run_id} is refused, trying again: {error.message}"
+            self.outage.log.event(
+                "unstored", text, "warning", run_id=run.run_id, code=error.code, detail=error.detail
+            )
+        self.aside += 1
+        pause = PAUSE if locked else pause_after(refusals)
+        doubted = (run, outcome), refusals, taken
+        asyncio.get_running_loop().call_later(pause, self._doubt, doubted)
+
+    def _doubt(self, doubted: Doubted) -> None:
+        self._doubted.append(doubted)
+        self._wanted.set()
+
+    async def _send_again(self, doubted: Doubted) -> None:
+        report, refusals, taken = doubted
+        await self._send([report], refusals, taken)
+        self.aside -= 1
+
+
+def _plain(outcome: Outcome, as_what: str, error: RowcronError) -> Outcome:
+    """Return a report of this outcome that holds nothing but why it could not be stored itself."""
+    if outcome.reason == "report":
+        return Outcome(as_what, "report", outcome.error)
+    text = f"{outcome.outcome}, but the report could not be stored: {error.message}"
+    return Outcome(as_what, "report", text.encode("ascii", "backslashreplace").decode())

@@ -1,0 +1,73 @@
+"""A report that the database refuses holds up neither other reports nor, for good, its run."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from workers import Jobs, Start, jobs, start
+
+__all__ = ["jobs", "start"]
+
+
+def forbid(db: psycopg.Connection, outcomes: str = "null") -> None:
+    """Let the ledger take no entry of bad jobs but of these outcomes."""
+    db.execute(
+        f"""
+        create or replace function public.forbid() returns trigger language plpgsql as $$
+        begin
+          if new.args ? 'bad' and (new.outcome in ({outcomes})) is not true then
+            raise exception 'no such entry';
+          end if;
+          return new;
+        end
+        $$;
+        create or replace trigger forbid before insert on rowcron.ledger
+        for each row execute function public.forbid()
+        """.encode()
+    )
+
+
+def test_reports_that_are_refused_hold_up_no_others(jobs: Jobs, start: Start) -> None:
+    forbid(jobs.db)
+    worker = start("--kind", "python", "--poll", "0.5")
+    bad = [jobs.run("python", "whole", {"bad": n}) for n in range(12)]
+    for run in bad:
+        worker.wait_for("unstored", run_id=run)
+    waits = []
+    for _ in range(20):
+        begin = time.monotonic()
+        assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+        waits.append(time.monotonic() - begin)
+    assert sorted(waits)[-3] < 1, waits
+    assert worker.events("unavailable") == []
+    assert len(worker.events("unstored")) == len(bad)
+    # told once each, tried on: when it is taken after all, its end is what it was or why not
+    forbid(jobs.db, "'succeeded', 'failed'")
+    for run in bad:
+        assert jobs.end(run)["outcome"] in ("succeeded", "failed")
+    assert worker.stop() == 0
+
+
+def test_a_report_that_alone_is_refused_becomes_one_of_a_failure(jobs: Jobs, start: Start) -> None:
+    forbid(jobs.db, "'failed'")
+    worker = start("--kind", "python", "--poll", "0.5")
+    run = jobs.run("python", "whole", {"bad": 1})
+    worker.wait_for("unstored", run_id=run)
+    assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+    entry = jobs.end(run, 30)
+    assert (entry["outcome"], entry["reason"]) == ("failed", "report")
+    assert entry["error"] == "succeeded, but the report could not be stored: no such entry"
+    assert worker.stop() == 0
+
+
+def test_what_all_reports_meet_makes_none_of_them_a_failure(jobs: Jobs, start: Start) -> None:
+    forbid(jobs.db, "'failed'")
+    worker = start("--kind", "python", "--poll", "0.5")
+    run = jobs.run("python", "whole", {"bad": 1})
+    worker.wait_for("unstored", run_id=run)
+    time.sleep(6)
+    jobs.db.execute("drop trigger forbid on rowcron.ledger")
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert worker.stop() == 0
