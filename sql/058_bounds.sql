@@ -145,6 +145,20 @@ begin
     end loop;
     return bands;
   end if;
+  return rowcron._bands_from(queues, kinds, bounds);
+end
+$$;
+comment on function rowcron._bands(text[], text[], rowcron._band[]) is
+  'The ranges to look through, in order, so that nothing but what is below a bound is left out: '
+    'with each priority that has one also the lower ones up to the next.';
+
+create or replace function rowcron._bands_from(queues text[], kinds text[], bounds rowcron._band[])
+returns rowcron._band[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+set enable_hashjoin = on  -- claim() has it off, and compares each lane with each bound else
+as $$
+begin
   return (
     with ranks as (
       select r.rank, lead(r.rank::bigint, 1, 2147483648) over (order by r.rank) as next
@@ -163,9 +177,8 @@ begin
   );
 end
 $$;
-comment on function rowcron._bands(text[], text[], rowcron._band[]) is
-  'The ranges to look through, in order, so that nothing but what is below a bound is left out: '
-    'with each priority that has one also the lower ones up to the next.';
+comment on function rowcron._bands_from(text[], text[], rowcron._band[]) is
+  '_bands, where there are bounds.';
 
 create or replace function rowcron._lowered(bounds rowcron._band[], at timestamptz)
 returns rowcron._band[]
@@ -226,7 +239,7 @@ begin
       select f.queue, f.kind, f.rank, f.due_at, f.id, dense_rank() over (order by f.rank) as nth
       from furthest as f
     ) as f
-    where f.nth <= greatest(200 / cardinality(queues), 1)
+    where f.nth <= 200 / cardinality(queues)
   );
 end
 $$;
@@ -235,7 +248,8 @@ comment on function rowcron._advance(
 ) is
   'The bounds after these rows were picked; short: no others were found. A sweep that found enough '
     'may also lower one. For the highest priorities alone, so that there are about two hundred bands '
-    'to look through at most; what has no bound is looked at from its beginning.';
+    'to look through at most; what has no bound is looked at from its beginning, and so is all where '
+    'there are more lanes: to recall the bounds would take longer than to look.';
 
 create or replace function rowcron._note_reach(
   key text, before rowcron._reached, swept boolean, passed bigint, began timestamptz,

@@ -138,7 +138,7 @@ begin
   end if;
   passed := rowcron._passed_over() - passed + 50 * greatest(0,
     pg_stat_get_xact_blocks_fetched('rowcron.run_ready_idx'::regclass) - read_before
-      - cardinality(tids) / 20);
+      - cardinality(tids) / 20 - 3 * cardinality(lane_queues));  -- each lane is looked up
   if passed >= 5000 or not sweeps or reached.swept_at is not null then
     perform rowcron._note_reach(key, reached, sweeps, passed, began, latest,
       lane_queues, lane_kinds, tids, cardinality(tids) < capacity and not gave_up, fired,

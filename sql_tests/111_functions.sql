@@ -13,6 +13,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_advance(rowcron._band[],text[],text[],tid[],boolean,boolean,timestamp with time zone)', 'invoker', 's', ''),
   ('_sign_of_life(uuid,text[],text[],text[],interval,timestamp with time zone)', 'invoker', 'v', ''),
   ('_bands(text[],text[],rowcron._band[])', 'invoker', 'i', ''),
+  ('_bands_from(text[],text[],rowcron._band[])', 'invoker', 'i', ''),
   ('_begin_execute(bigint,uuid)', 'definer', 'v', 'gate'),
   ('_bind()', 'invoker', 'v', ''),
   ('_bounded(jsonb,integer)', 'invoker', 'i', ''),
