@@ -273,9 +273,8 @@ comment on function rowcron.heartbeat(
 ) is
   'A worker''s sign of life; the first registers it, one with stopping is its last; session => true: '
     'the session that says so is the worker''s own and lasts while it lives (none that executes '
-    'SQL jobs: while one runs there, it cannot beat, and each frees its lock); holding: all the '
-    'runs that it knows it holds, the others are given back (with stopping: those that had begun, and are '
-    'lost with it); full_kinds: of these it can take no more, '
+    'SQL jobs: while one runs there, it cannot beat); holding: all the runs that it knows it holds, '
+    'the others are given back (with stopping: those that had begun, and are lost with it); full_kinds: of these it can take no more, '
       'so that they are only fired, and nobody tells it of their runs. Returns how long there '
       'is nothing to do (asleep => true: to claim; false: to fire; null: not asked), whether a '
         'sleep announced is settled, which runs to cancel, what changed, when to say that it sleeps '

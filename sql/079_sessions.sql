@@ -1,12 +1,10 @@
 -- A process that dies closes its sessions, and that shows sooner than a lease runs out. A worker
--- whose heartbeat has a session of its own (not one lent by a pooler) holds an advisory lock in it.
--- Once that lock is free and the session gone the worker gets two seconds: one that lives, and
--- whose session was merely cut, notices at once and is heard of before. Then its lease ends. The
--- lock alone says nothing: a worker that executes SQL jobs in that session loses it with each
--- (chapter 075). Nor does the session's number alone, which the next one may have. When the server
--- itself has ended, every session has, and that says nothing about workers: what is known about
--- sessions is written in an unlogged table, which a crash and a failover empty, together with the
--- start of the server that it holds for.
+-- whose heartbeat has a session of its own (not one lent by a pooler) notes its number. Once no
+-- session has that number any more the worker gets two seconds: one that lives, and whose session was
+-- merely cut, notices at once and is heard of before. Then its lease ends. Where the number has come
+-- again meanwhile, the lease decides. When the server itself has ended, every session has, and that
+-- says nothing about workers: what is known about sessions is written in an unlogged table, which a
+-- crash and a failover empty, together with the start of the server that it holds for.
 
 set role rowcron_owner;
 
@@ -20,22 +18,13 @@ create unlogged table if not exists rowcron.session (
   pid integer not null default pg_backend_pid(),
   constraint session_pkey primary key (worker_id)
 );
-comment on table rowcron.session is 'The workers that have a session of their own, in which they '
-  'hold the lock by which its end shows. Unlogged: a crash of the server ends them all.';
+comment on table rowcron.session is 'The workers that have a session of their own, whose end shows. '
+  'Unlogged: a crash of the server ends them all.';
 comment on column rowcron.session.worker_id is 'The worker.';
 comment on column rowcron.session.server is 'When the server started in which the session is.';
-comment on column rowcron.session.pid is 'The session, which must not ask whether it has ended: its '
-  'own locks are never in its way.';
+comment on column rowcron.session.pid is 'The session''s number.';
 
-create or replace function rowcron._session_lock(worker_id uuid) returns bigint
-language sql immutable strict parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-  select hashtextextended('rowcron session ' || worker_id, 0)
-$$;
-comment on function rowcron._session_lock(uuid) is
-  'The advisory lock that a worker''s own session holds for as long as it lasts.';
-
+drop function if exists rowcron._session_lock(uuid);
 create or replace function rowcron._keep_session(worker_id uuid, session boolean) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -44,8 +33,7 @@ as $$
 declare
   started_at timestamptz := pg_postmaster_start_time();
 begin
-  -- shared: an older session of the same worker may not have ended yet; never waiting
-  if session and pg_try_advisory_lock_shared(rowcron._session_lock(_keep_session.worker_id)) then
+  if session then
     if not exists (
       select from rowcron.session as s
       where s.worker_id = _keep_session.worker_id and s.server = started_at
@@ -60,7 +48,7 @@ begin
 end
 $$;
 comment on function rowcron._keep_session(uuid, boolean) is
-  'Notes that this session is a worker''s own, and takes its lock; or that it is not.';
+  'Notes that this session is a worker''s own, or that it is not.';
 
 create or replace function rowcron._holds(worker_id uuid) returns boolean
 language plpgsql stable
@@ -84,21 +72,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   gone uuid;
-  session integer;
-  lock bigint;
 begin
-  for gone, session in
-    select s.worker_id, s.pid
+  for gone in
+    select s.worker_id
     from rowcron.session as s
     join rowcron.worker as w on w.id = s.worker_id
-    where s.server = pg_postmaster_start_time() and s.pid <> pg_backend_pid()
-      and w.lost_at is null and w.expires_at > at
-      and rowcron._holds(w.id)
+    where s.server = pg_postmaster_start_time() and w.lost_at is null and w.expires_at > at
+      and rowcron._holds(w.id) and not exists (select from pg_stat_get_activity(s.pid))
   loop
-    lock := rowcron._session_lock(gone);
-    continue when not pg_try_advisory_lock(lock);
-    perform pg_advisory_unlock(lock);
-    continue when exists (select from pg_stat_get_activity(session));
     -- whoever holds this row is the worker itself, or does the same
     perform from rowcron.worker as w where w.id = gone for no key update skip locked;
     continue when not found;

@@ -172,7 +172,6 @@ insert into decided (signature, security, volatility, callers) values
   ('_see_job()', 'invoker', 'v', ''),
   ('_sees_all()', 'invoker', 's', 'operator user viewer'),
   ('_served(text,text,text)', 'invoker', 's', 'operator user viewer'),
-  ('_session_lock(uuid)', 'invoker', 'i', ''),
   ('_set_enabled(text,text,boolean)', 'invoker', 'v', 'operator user'),
   ('_settle_lost(uuid,text,text,bigint)', 'invoker', 'v', ''),
   ('_settle(rowcron.run,text,text,text,text,jsonb,interval)', 'invoker', 'v', ''),
