@@ -16,9 +16,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 
 from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
+from rowcron.text import loads
 
 # Whoever may create functions in a schema of the path could have ours call them.
 OWN_PATH = "-c search_path=pg_catalog,pg_temp"
@@ -63,6 +65,7 @@ def connect(
         conn.execute("set datestyle = 'ISO'")
     conn.adapters.register_loader("timestamptz", _Instant)
     conn.adapters.register_loader("interval", TextLoader)
+    set_json_loads(loads, conn)
     return conn
 
 

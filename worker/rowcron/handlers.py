@@ -89,8 +89,11 @@ class Handler:
             self.is_async |= inspect.iscoroutinefunction(inspect.unwrap(function))
 
     def arguments(self, run: Run, connection: Any = None) -> Mapping[str, Any]:
-        """Return the keyword arguments of a call. Raises `Abandon` if args are not an object."""
-        args = run.args
+        """Return the keyword arguments of a call. Raises `Abandon` if args do not fit."""
+        try:
+            args = run.args
+        except RecursionError:
+            raise Abandon("the args are nested deeper than Python reads JSON") from None
         if self.whole is not None:
             given = {self.whole: args}
         elif isinstance(args, dict):

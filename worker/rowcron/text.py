@@ -157,3 +157,15 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat()
     return str(value)
+
+
+def loads(text: str | bytes) -> Any:
+    """Return what JSON holds; a whole number that Python does not read for its length is a float.
+
+    What is nested deeper than Python reads, some thousand levels, stays text. For what is shown or
+    looked into: numbers lose digits, so what is handed on stays text, too.
+    """
+    try:
+        return json.loads(text, parse_int=lambda n: int(n) if len(n) < 1000 else float(n))
+    except RecursionError:
+        return text if isinstance(text, str) else text.decode(errors="replace")

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 RETRY_AFTER = frozenset({429, 503})
 LONGEST_RETRY_AFTER = 86_400.0
+# args that make no body; not parsed, for they may be nested deeper than Python reads
+NOTHING = frozenset({b"{}", b"[]", b"null", b"false", b"0", b'""'})
 
 
 class Executor(TaskExecutor):
@@ -83,7 +85,7 @@ class Executor(TaskExecutor):
             return Outcome("fatal", "secret", str(error))
         except BadRequest as error:
             return Outcome("fatal", "command", str(error))
-        body = run.args_json if run.args else None
+        body = None if run.args_json in NOTHING else run.args_json
         if body is not None and run.args_secrets is not None:
             body = fill(body.decode(), values, json_text).encode()
         pool = await self.pool(run.owner)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import Any
 
 import psycopg
@@ -15,6 +14,7 @@ from psycopg.types.string import TextLoader
 from rowcron.connection import conninfo, says_standby
 from rowcron.encoding import AS_THEY_ARE, CLIENT, must_be_raw
 from rowcron.errors import Unavailable
+from rowcron.text import loads
 
 # What every statement of ours is under. An empty path: nothing of a user's is found by name. No
 # compilation: statements over many partitions look dear and take milliseconds.
@@ -36,14 +36,6 @@ class _Instant(TimestamptzLoader):
             return super().load(data)
         except psycopg.DataError:
             return bytes(data).decode()
-
-
-def loads(text: str | bytes) -> Any:
-    """Return what JSON holds; a whole number that Python does not read for its length is a float.
-
-    For what is shown or looked into: numbers lose digits, so what is handed on stays text.
-    """
-    return json.loads(text, parse_int=lambda n: int(n) if len(n) < 1000 else float(n))
 
 
 async def open_connection(info: str, encoding: str = CLIENT) -> Connection:

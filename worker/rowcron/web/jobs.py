@@ -118,8 +118,7 @@ async def list_jobs(
     }  # fmt: skip
     async with who.glance() as asker:
         query = filtered(_LIST, _FILTERS, given)
-        rows = await json_rows(asker, query, given | {"limit": limit + 1})
-    return page(rows, limit, ("id",))
+        return await page(asker, query, given, limit, "v.id")
 
 
 @router.get("/{job}", response_model=Job, responses=documented(404))

@@ -13,7 +13,6 @@ from fastapi.responses import Response
 from psycopg import sql
 
 from rowcron.web.actor import Asker
-from rowcron.web.connections import loads
 from rowcron.web.problems import Refusal
 
 MOST = 500
@@ -52,12 +51,26 @@ def items(rows: Sequence[str], cursor: str | None = None, *, paged: bool = False
     return Raw(f'{{"items": [{", ".join(rows)}]{more}}}')
 
 
-def page(rows: list[str], limit: int, keys: Sequence[str]) -> Raw:
-    """Return at most `limit` rows; `keys` are the columns that the next page begins after."""
-    if len(rows) <= limit:
+async def page(
+    asker: Asker,
+    query: LiteralString | sql.Composable,
+    values: dict[str, Any],
+    limit: int,
+    keys: LiteralString,
+) -> Raw:
+    """Return at most `limit` rows of a query; `keys`, of v, are what the next page begins after.
+
+    They come beside the rows, which may hold anything: nobody reads those here.
+    """
+    keyed = sql.SQL(
+        "select to_json(v)::text as row, json_build_array({})::text as keys from ({}) as v"
+    )
+    inner = sql.SQL(query) if isinstance(query, str) else query
+    found = await asker.rows(keyed.format(sql.SQL(keys), inner), values | {"limit": limit + 1})
+    rows = [row["row"] for row in found[:limit]]
+    if len(found) <= limit:
         return items(rows, paged=True)
-    last = loads(rows[limit - 1])
-    return items(rows[:limit], encode_cursor([last[key] for key in keys]), paged=True)
+    return items(rows, encode_cursor(json.loads(found[limit - 1]["keys"])), paged=True)
 
 
 def encode_cursor(keys: Sequence[Any]) -> str:

@@ -10,15 +10,12 @@ from starlette.responses import PlainTextResponse, Response
 
 from rowcron.web.answers import Cancelled, Entry, Page, Run, RunDetail, RunId
 from rowcron.web.auth import Who
-from rowcron.web.connections import loads
 from rowcron.web.jobs import filtered
 from rowcron.web.problems import Refusal, documented
 from rowcron.web.raw import (
     MOST,
     Raw,
     decode_cursor,
-    encode_cursor,
-    items,
     json_row,
     json_rows,
     page,
@@ -124,8 +121,7 @@ async def list_runs(
     ended = {name: text.replace("a.", "l.", 1) for name, text in _CONDITIONS.items()}
     query = sql.SQL(_RUNS).format(where=live, ended=filtered("{where}", ended, given))
     async with who.glance() as asker:
-        rows = await json_rows(asker, query, given | {"limit": limit + 1})
-    return page(rows, limit, ("run_id",))
+        return await page(asker, query, given, limit, "v.run_id")
 
 
 @router.get("/runs/{run}", response_model=RunDetail, responses=documented(404))
@@ -205,18 +201,10 @@ async def list_history(
         "until": until, "at": at,
     }  # fmt: skip
     query = filtered(_HISTORY, _HISTORY_CONDITIONS, given)
-    more = {"key_job": key_job, "key_run": key_run, "key_for": key_for, "limit": limit + 1}
+    more = {"key_job": key_job, "key_run": key_run, "key_for": key_for}
     async with who.glance() as asker:
-        rows = await json_rows(asker, query, given | more)
-    return _page(rows, limit)
-
-
-def _page(rows: list[str], limit: int) -> Response:
-    if len(rows) <= limit:
-        return items(rows, paged=True)
-    last = loads(rows[limit - 1])
-    keys = [
-        last["finished_at"], last["job_id"], last["run_id"] or 0,
-        last["scheduled_for"] or "-infinity",
-    ]  # fmt: skip
-    return items(rows[:limit], encode_cursor(keys), paged=True)
+        return await page(
+            asker, query, given | more, limit,
+            "v.finished_at, v.job_id, coalesce(v.run_id, 0),"
+            " coalesce(v.scheduled_for, '-infinity')",
+        )  # fmt: skip
