@@ -19,7 +19,7 @@ from rowcron.web.actor import Login
 
 IDLE = 12 * 3600.0
 LONGEST = 7 * 86400.0
-MOST = 5000
+MOST = 500  # of one role
 CODE_LIVES = 24 * 3600.0
 FORGOTTEN = 600.0  # seconds after which failures count no more
 Key = tuple[str, str, str]  # a sort, an address, a role
@@ -68,8 +68,11 @@ class Sessions:
         self._all: dict[bytes, Session] = {}
 
     def begin(self, login: Login) -> tuple[str, Session]:
-        """Return a new session and its cookie."""
+        """Return a new session and its cookie; of too many of its role the idlest ends."""
         self._forget()
+        own = sorted((s for s in self._all.values() if _is_role(s, login)), key=lambda s: s.seen)
+        for session in own[: max(len(own) - MOST + 1, 0)]:
+            self.end(session)
         cookie, session = secrets.token_urlsafe(32), Session(login)
         self._all[digest(cookie)] = session
         return cookie, session
@@ -99,10 +102,11 @@ class Sessions:
         return any(s.alive and s.login is login for s in self._all.values())
 
     def _forget(self) -> None:
-        kept = {key: session for key, session in self._all.items() if session.alive}
-        while len(kept) >= MOST:
-            kept.pop(min(kept, key=lambda key: kept[key].seen)).ended = True
-        self._all = kept
+        self._all = {key: session for key, session in self._all.items() if session.alive}
+
+
+def _is_role(session: Session, login: Login) -> bool:
+    return session.login.role == login.role
 
 
 class Codes:
