@@ -170,3 +170,26 @@ def test_a_run_with_numbers_beyond_python_s_is_shown_and_listed(
     listed = bearer("ada").get("/api/runs", params={"limit": 1, "job": "beyond"})
     assert listed.status_code == 200
     assert '"next": "' in listed.text
+
+
+def test_a_job_of_a_further_kind_keeps_it(
+    page: httpx.Client, ada: psycopg.Connection, root: psycopg.Connection
+) -> None:
+    """An installation may have kinds of its own, and may have given one up since."""
+    usual = root.execute("select value::text from rowcron.setting where name = 'kinds'").fetchone()
+    assert usual is not None
+    set_kinds = "update rowcron.setting set value = %s where name = 'kinds'"
+    try:
+        root.execute(set_kinds, ['["mail", "sql"]'])
+        job = make(ada, "of a further kind", kind="mail")
+        path = f"/jobs/{job}/edit"
+        answer = page.post(path, data=Form(page.get(path).text).fields | {"queue": "other"})
+        assert answer.status_code == 303, answer.text
+        assert "mail" in page.get("/jobs/new").text, "a new one may have it"
+        assert Form(page.get("/jobs/new").text).fields["kind"] == "sql", "but has the usual"
+        root.execute(set_kinds, usual)
+        assert Form(page.get(path).text).fields["kind"] == "mail", "until somebody changes it"
+    finally:
+        root.execute(set_kinds, usual)
+    row = ada.execute("select kind, queue from rowcron.job where id = %s", [job]).fetchone()
+    assert row == ("mail", "other")

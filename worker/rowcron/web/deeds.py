@@ -15,7 +15,6 @@ from rowcron.web.actor import Record
 from rowcron.web.auth import check_proof
 from rowcron.web.bodies import Text
 from rowcron.web.forms import (
-    KINDS,
     body_of,
     changed,
     changed_groups,
@@ -120,10 +119,13 @@ async def _form(
 ) -> Response:
     async with session.login.glance() as asker:
         shared = await common(request, session, asker)
+        kinds: list[str] = await asker.value("select rowcron._read_setting('kinds')")
+    # one that is no kind any more is offered too: a browser would send the first in its place
+    kinds += [values["kind"]] if values["kind"] not in kinds else []
     shared["here"] = "/jobs/new" if job is None else ""
     opened = changed_groups(values) if job is not None else set()
     more: dict[str, Any] = {
-        "values": values, "kinds": KINDS, "job": job, "tried": "",
+        "values": values, "kinds": kinds, "job": job, "tried": "",
         "open": opened | {group_of(problem.field) if problem else ""},
     }  # fmt: skip
     return html("form", shared | {"problem": problem}, problem.status if problem else 200, **more)

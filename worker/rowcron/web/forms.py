@@ -11,7 +11,6 @@ from starlette.requests import Request
 from rowcron.web.actor import Record
 from rowcron.web.problems import Refusal
 
-KINDS = ("sql", "http", "python", "shell")
 # Fields of the form of a job, with the value that means the same as leaving it out.
 FIELDS = {
     "name": "", "schedule": "", "timezone": "UTC", "kind": "sql", "command": "", "args": "",
