@@ -153,6 +153,20 @@ comment on function rowcron.hand_over(text, text, text) is
     'rowcron_owner names it by the number that is left. Not while it runs. Raises RCNOJ, RCOWN, '
     'RCNAM, RCLIM.';
 
+create or replace function rowcron._is_executor(name text, owner regrole) returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pg_proc as p
+    where p.proname = _is_executor.name and p.pronamespace = 'rowcron_executor'::regnamespace
+      and p.proowner = _is_executor.owner and p.prosecdef
+  )
+$$;
+comment on function rowcron._is_executor(text, regrole) is
+  'Whether the function that was noted as a role''s executor stands, is still its own and has its '
+    'rights.';
+
 create or replace function rowcron._lacks_owner(job rowcron.job) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -161,8 +175,7 @@ as $$
     when not exists (select from pg_roles as r where r.oid = job.owner) then 'its owner was dropped'
     when job.kind = 'sql' and job.connection is null and not exists (
       select from rowcron.executor as e
-      join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
-      where e.owner = job.owner and p.proowner = job.owner and p.prosecdef
+      where e.owner = job.owner and rowcron._is_executor(e.name, e.owner)
     ) then 'its owner''s executor was dropped or changed hands'
   end
 $$;
@@ -187,10 +200,8 @@ declare
     select o.owner from owners as o
     where o.owner is not null and not exists (
       select from rowcron.executor as e
-      join pg_proc as p
-        on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
       join pg_roles as r on r.oid = e.owner
-      where e.owner = o.owner and p.proowner = o.owner and p.prosecdef
+      where e.owner = o.owner and rowcron._is_executor(e.name, e.owner)
     )
   );
 begin

@@ -21,6 +21,15 @@ alter table rowcron.executor add column if not exists edition integer not null d
 comment on column rowcron.executor.edition is 'Which text of the function it is; one that is older '
   'than the installed is made anew when its owner next writes a job.';
 
+create or replace function rowcron._latest_edition() returns integer
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 3
+$$;
+comment on function rowcron._latest_edition() is
+  'The edition of the text that rowcron._create_executor writes.';
+
 create or replace function rowcron._has_executor(owner regrole) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -28,9 +37,8 @@ as $$
 begin
   return exists (
     select from rowcron.executor as e
-    join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
-    where e.owner = _has_executor.owner and p.proowner = _has_executor.owner and p.prosecdef
-      and e.edition = 3
+    where e.owner = _has_executor.owner and e.edition = rowcron._latest_edition()
+      and rowcron._is_executor(e.name, e.owner)
   );
 end
 $$;
@@ -172,7 +180,7 @@ as $$
 begin
   if not exists (select from rowcron.executor as e where e.owner = new.owner) then
     insert into rowcron.executor (owner, name, edition)
-    select new.owner, p.proname, 3
+    select new.owner, p.proname, rowcron._latest_edition()
     from pg_proc as p
     where p.pronamespace = 'rowcron_executor'::regnamespace and p.proowner = new.owner
       and p.prosecdef
@@ -223,11 +231,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   insert into rowcron.change (action, owner)
   select 'enrol', quote_ident(current_user)::regrole
-  where not exists (
-    select from rowcron.executor as e
-    join pg_proc as p on p.proname = e.name and p.pronamespace = 'rowcron_executor'::regnamespace
-    where e.owner = quote_ident(current_user)::regrole and p.proowner = e.owner and e.edition = 3
-  );
+  where not rowcron._has_executor(quote_ident(current_user)::regrole);
   update rowcron.job as j
   set enabled = true
   where j.owner = quote_ident(current_user)::regrole and not j.enabled

@@ -135,6 +135,7 @@ comment on function rowcron._end_execute(bigint, uuid, text, text, bigint, jsonb
   'Records how an execution ended, in the transaction of its effect. Raises RCCLM, RCEXE.';
 
 -- What the gate may call; everything else is closed to it.
+grant execute on function rowcron._is_executor(text, regrole) to rowcron_gate;
 grant execute on function rowcron._begin_execute(bigint, uuid) to rowcron_gate;
 grant execute
   on function rowcron._end_execute(bigint, uuid, text, text, bigint, jsonb) to rowcron_gate;
@@ -201,11 +202,8 @@ begin
   if state is not null and context is not null then
     n := null;
     first_row := null;
-    if not exists (
-      select from pg_proc as p
-      where p.proname = context.executor and p.pronamespace = 'rowcron_executor'::regnamespace
-        and p.proowner = context.owner and p.prosecdef
-    ) then  -- another's has been refused by rowcron._claimed_command
+    -- another's has been refused by rowcron._claimed_command
+    if not rowcron._is_executor(context.executor, context.owner) then
       state := 'RCEXE';
       message := 'the owner of this job has no executor';
       detail := '';

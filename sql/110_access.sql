@@ -183,9 +183,9 @@ to rowcron_user, rowcron_operator;
 grant execute on function rowcron._claimed_command, rowcron._apply_settings, rowcron._tick,
   rowcron._succeed
 to rowcron_user;
-grant execute on function rowcron.enrol to rowcron_user;
+grant execute on function rowcron.enrol, rowcron._has_executor, rowcron._latest_edition to rowcron_user;
 grant execute on function rowcron.hand_over, rowcron._may_become to rowcron_user, rowcron_operator;
-grant execute on function rowcron.job_as_of, rowcron._lacks_owner
+grant execute on function rowcron.job_as_of, rowcron._lacks_owner, rowcron._is_executor
 to rowcron_user, rowcron_operator, rowcron_viewer;
 
 -- the four verbs
