@@ -1,4 +1,4 @@
--- Who changed which job: the first trigger runs with the caller's rights and says who that is;
+-- Who changed which job, and what it was called before: the first trigger runs with the caller's rights and says who that is;
 -- nothing of the caller's can run between it and the second (see chapter 032).
 
 set role rowcron_owner;
@@ -104,5 +104,19 @@ for each row execute function rowcron._record_change();
 drop trigger if exists d30_record_pause on rowcron.job;
 create trigger d30_record_pause after update of enabled on rowcron.job
 for each row when (not old.enabled and not new.enabled) execute function rowcron._record_pause();
+
+-- No pinned path: its text is parsed here and now, not when it is called, and only so is it planned
+-- as a part of what asks.
+create or replace function rowcron._names_borne(whose bigint, name text) returns setof text
+language sql stable rows 2
+begin atomic
+  select name
+  union
+  select c.old_values ->> 'name'
+  from rowcron.change as c
+  where c.job_id = whose and c.action = 'update' and c.old_values ? 'name';
+end;
+comment on function rowcron._names_borne(bigint, text) is
+  'The name of a job and those that it had before, under each of which the ledger may know it.';
 
 reset role;

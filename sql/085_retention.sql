@@ -26,12 +26,7 @@ begin
   from (
     select e.tableoid as part, e.ctid as place
     from rowcron.job as j
-    cross join lateral (
-      select j.name
-      union
-      select c.old_values ->> 'name' from rowcron.change as c
-      where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
-    ) as n (name)
+    cross join lateral rowcron._names_borne(j.id, j.name) as n (name)
     join rowcron.ledger as e on e.job = n.name and e.job_id = j.id
     where j.keep is not null and e.finished_at < at - least(j.keep, '1000 years') and e.output is not null
       and e.finished_at >= case when before::date = at::date then before - least(j.keep, '1000 years')

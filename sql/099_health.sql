@@ -103,12 +103,7 @@ left join lateral (
     select l.*, max(l.finished_at) filter (where l.run_id is not null) over () as last_run_end
     from (
       select l.*
-      from (
-          select j.name
-          union
-          select c.old_values ->> 'name' from rowcron.change as c
-          where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
-        ) as n (name)
+      from rowcron._names_borne(j.id, j.name) as n (name)
       cross join lateral (
         select l.run_id, l.outcome, l.occurrences, l.started_at, l.finished_at
         from rowcron.ledger as l

@@ -47,12 +47,7 @@ from rowcron.job as j
 left join rowcron.agenda as a on a.job_id = j.id
 left join lateral (
   select e.outcome, e.finished_at
-  from (
-    select j.name
-    union
-    select c.old_values ->> 'name' from rowcron.change as c
-    where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
-  ) as n (name)
+  from rowcron._names_borne(j.id, j.name) as n (name)
   cross join lateral (
     select l.outcome, l.finished_at
     from rowcron.ledger as l

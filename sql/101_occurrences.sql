@@ -185,10 +185,7 @@ begin
   until := least(until, '20000-01-01 00:00:00+00');
   select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
   -- the ledger is found by the name that the job had at the time
-  names := wanted.name || array(
-    select c.old_values ->> 'name' from rowcron.change as c
-    where c.job_id = wanted.id and c.action = 'update' and c.old_values ? 'name'
-  );
+  names := array(select n.name from rowcron._names_borne(wanted.id, wanted.name) as n (name));
   return query
   select o.scheduled_for, o.state, o.run_id, o.detail
   from (

@@ -228,12 +228,7 @@ begin
     with newest as materialized (
       select j.id, n.name, e.finished_at
       from rowcron.job as j
-      cross join lateral (
-        select j.name
-        union
-        select c.old_values ->> 'name' from rowcron.change as c
-        where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
-      ) as n (name)
+      cross join lateral rowcron._names_borne(j.id, j.name) as n (name)
       cross join lateral (
         select l.finished_at
         from rowcron.ledger as l

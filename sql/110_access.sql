@@ -172,6 +172,7 @@ grant execute on function
   rowcron.planned, rowcron.planned_load, rowcron._outlook_parts, rowcron._check_parts,
   rowcron.waiting_page, rowcron.next_page, rowcron.ended_page, rowcron.pulse, rowcron._sees_all,
   rowcron._has_few_jobs, rowcron._has_few_runs,
+  rowcron._names_borne,
   rowcron._transitions, rowcron._dst_effects, rowcron._leaves_room
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function

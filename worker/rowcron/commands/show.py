@@ -24,12 +24,7 @@ APART = ("id", "name", "owner", "command", "description", "schedule", "timezone"
 # in job_health no equation of them, else all that the job has would be read and sorted.
 LAST_FIVE: LiteralString = """
   select e.*
-  from (
-    select %(name)s::text
-    union
-    select c.old_values ->> 'name' from rowcron.change as c
-    where c.job_id = %(id)s and c.action = 'update' and c.old_values ? 'name'
-  ) as n (name)
+  from rowcron._names_borne(%(id)s, %(name)s) as n (name)
   cross join lateral (
     select
       l.run_id, l.outcome, l.reason, l.attempt, l.started_at, l.finished_at,

@@ -98,12 +98,7 @@ ENTRIES = """
     h.run_id, h.attempt, h.outcome, h.reason, h.error, h.scheduled_for, h.first_scheduled_for,
     h.occurrences, h.started_at, h.finished_at,
     extract(epoch from h.finished_at - h.started_at)::float8 as seconds
-  from (
-    select %(name)s::text
-    union
-    select c.old_values ->> 'name' from rowcron.change as c
-    where c.job_id = %(id)s and c.action = 'update' and c.old_values ? 'name'
-  ) as n (name)
+  from rowcron._names_borne(%(id)s, %(name)s) as n (name)
   cross join lateral (
     select
       e.run_id, e.attempt, e.outcome, e.reason, e.error, e.scheduled_for, e.first_scheduled_for,

@@ -9,15 +9,6 @@ from rowcron.web.actor import Asker
 
 GONE = "gone"  # the mark of what is not there
 RUN = "run "  # what the topic of a run begins with; that of a job is its number alone
-# The names that a job has borne: what became of it stands in the ledger under each.
-NAMES = """
-  (
-    select j.name
-    union
-    select c.old_values ->> 'name' from rowcron.change as c
-    where c.job_id = j.id and c.action = 'update' and c.old_values ? 'name'
-  ) as n (name)
-"""
 # Of a job all that its page shows of its live runs: those in its list, in the order of that list,
 # and what is told of them all.
 _ITS_RUNS = """
@@ -64,7 +55,7 @@ MARKS = f"""
         {_ITS_GRANTS},
         (
           select max(l.finished_at)
-          from {NAMES}
+          from rowcron._names_borne(j.id, j.name) as n (name)
           join rowcron.ledger as l on l.job = n.name and l.job_id = j.id
         ),
         (select s.value from rowcron.setting as s where s.name = 'hold'),
