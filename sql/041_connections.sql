@@ -20,6 +20,15 @@ comment on column rowcron.connection_grant.grantee
 comment on column rowcron.connection_grant.granted_by is 'Who granted it.';
 comment on column rowcron.connection_grant.granted_at is 'When.';
 
+-- No pinned path, as in chapter 037: so it is no call, where runs are made by the thousand.
+create or replace function rowcron._handler(kind text, command text, connection text) returns text
+language sql immutable parallel safe
+return case when kind = 'python' then command
+  else 'connection ' || lower(connection collate "C") end;
+comment on function rowcron._handler(text, text, text) is
+  'What a worker must have for a run of such a job, as in column handler of rowcron.run; null: '
+    'nothing.';
+
 create or replace function rowcron._may_use_connection(owner regrole,
   connection text) returns boolean
 language sql stable

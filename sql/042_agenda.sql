@@ -222,12 +222,11 @@ begin
     -- of another owner than it had there is none, and if there were, it would stay that (chapter 056)
     set owner = case when r.owner = old.owner then new.owner else r.owner end,
       queue = new.queue, kind = new.kind, job = new.name,
-      handler = case when new.kind = 'python' then new.command
-        else 'connection ' || lower(new.connection collate "C") end
+      handler = rowcron._handler(new.kind, new.command, new.connection)
     where r.job_id = new.id and r.state <> 'running'
       and (r.owner, r.queue, r.kind, r.job, r.handler) is distinct from
-        (new.owner, new.queue, new.kind, new.name, case when new.kind = 'python' then new.command
-          else 'connection ' || lower(new.connection collate "C") end);
+        (new.owner, new.queue, new.kind, new.name,
+          rowcron._handler(new.kind, new.command, new.connection));
   end if;
   return null;
 end

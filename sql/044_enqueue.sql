@@ -44,8 +44,8 @@ begin
       key_expires_at, args
     )
     values (
-      job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python'
-        then job.command else 'connection ' || lower(job.connection collate "C") end,
+      job.id, job.name, job.owner, job.queue, job.kind,
+      rowcron._handler(job.kind, job.command, job.connection),
       case when due_at > at then 'waiting' else 'ready' end, case when due_at > at then 'time' end,
       coalesce(priority, job.priority), coalesce(due_at, at), not job.enabled, key, at + key_ttl,
         args
@@ -220,8 +220,7 @@ begin
   )
   select
     wanted.id, wanted.name, wanted.owner, wanted.queue, wanted.kind,
-    case when wanted.kind = 'python' then wanted.command
-      else 'connection ' || lower(wanted.connection collate "C") end,
+    rowcron._handler(wanted.kind, wanted.command, wanted.connection),
     case when enqueue_many.due_at > at then 'waiting' else 'ready' end,
     case when enqueue_many.due_at > at then 'time' end,
     coalesce(enqueue_many.priority, wanted.priority), coalesce(enqueue_many.due_at, at),

@@ -142,8 +142,8 @@ begin
     retry_for
   )
   values (
-    job.id, job.name, job.owner, job.queue, job.kind, case when job.kind = 'python' then job.command
-      else 'connection ' || lower(job.connection collate "C") end, 'ready',
+    job.id, job.name, job.owner, job.queue, job.kind,
+    rowcron._handler(job.kind, job.command, job.connection), 'ready',
     job.priority, clock_timestamp(), not job.enabled, coalesce(asked.new_values, ended.args),
       ended.run_id, coalesce(ended.scheduled_for, ended.retry_for)
   )

@@ -46,8 +46,7 @@ begin
     select
       a.ctid as tid, j.id as job_id, j.name, j.owner, j.queue, j.kind, j.priority, j.on_overlap,
       j.max_runs, a.next_run_at as first, f.following,
-      case when j.kind = 'python' then j.command else 'connection ' || lower(j.connection collate "C") end
-        as handler,
+      rowcron._handler(j.kind, j.command, j.connection) as handler,
       case when j.jitter is not null then j end as jittered,
       case when f.following <= at then rowcron._plan_due(j, a, at) end as plan,
       -- what a claim would hand out as it is; the token of a SQL job is made of the run's number

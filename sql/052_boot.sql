@@ -44,8 +44,7 @@ begin
       job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, scheduled_for
     )
     select
-      j.id, j.name, j.owner, j.queue, j.kind, case when j.kind = 'python' then j.command
-        else 'connection ' || lower(j.connection collate "C") end,
+      j.id, j.name, j.owner, j.queue, j.kind, rowcron._handler(j.kind, j.command, j.connection),
       case when j.live_run_id is null or j.on_overlap = 'allow' then 'ready' else 'waiting' end,
       case when j.live_run_id is not null and j.on_overlap <> 'allow' then 'overlap' end,
         j.priority, at, started

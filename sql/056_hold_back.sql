@@ -26,8 +26,7 @@ begin
   with moved as (
     update rowcron.run as r
     set job = j.name, owner = j.owner, queue = j.queue, kind = j.kind,
-      handler = case when j.kind = 'python' then j.command
-        else 'connection ' || lower(j.connection collate "C") end
+      handler = rowcron._handler(j.kind, j.command, j.connection)
     from rowcron.job as j
     where r.id = any (ids) and j.id = r.job_id
       and (j.owner <> r.owner or j.kind <> r.kind or j.queue <> r.queue)

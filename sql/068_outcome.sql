@@ -272,8 +272,8 @@ begin
     attempt = live.attempt + case when outcome = 'released' then 0 else 1 end,
     failures = live.failures, losses = live.losses, due_at = again_at,
     worker_id = null, seal = null, started_at = null, cancel_asked_by = null,
-    job = job.name, queue = job.queue, kind = job.kind, handler = case when job.kind = 'python'
-      then job.command else 'connection ' || lower(job.connection collate "C") end
+    job = job.name, queue = job.queue, kind = job.kind,
+    handler = rowcron._handler(job.kind, job.command, job.connection)
   where r.id = live.id;
   return again_at;
 end

@@ -50,8 +50,7 @@ begin
   update rowcron.run as r
   set
     job = j.name, owner = j.owner, queue = j.queue, kind = j.kind,
-    handler = case when j.kind = 'python' then j.command
-      else 'connection ' || lower(j.connection collate "C") end,
+    handler = rowcron._handler(j.kind, j.command, j.connection),
     state = case when j.enabled and r.waits_for = 'resume' then 'ready' else r.state end,
     waits_for = case when j.enabled and r.waits_for = 'resume' then null else r.waits_for end
   from rowcron.job as j
@@ -63,7 +62,7 @@ begin
       and (v.owner = w.owner or rowcron._was_owned_by(v))
       and (
         (v.job, v.owner, v.queue, v.kind, v.handler) is distinct from (w.name, w.owner, w.queue, w.kind,
-          case when w.kind = 'python' then w.command else 'connection ' || lower(w.connection collate "C") end)
+          rowcron._handler(w.kind, w.command, w.connection))
         or w.enabled and v.waits_for = 'resume'
       )
     limit most

@@ -132,10 +132,8 @@ begin
   for lane in
     select f.queue, f.kind, min(f.name) as name, count(*) as jobs, min(f.connection) as connection
     from fresh as f
-    group by f.queue, f.kind, case when f.kind = 'python' then f.command
-      else 'connection ' || lower(f.connection collate "C") end
-    having not rowcron._served(f.queue, f.kind, case when f.kind = 'python' then f.command
-      else 'connection ' || lower(f.connection collate "C") end)
+    group by f.queue, f.kind, rowcron._handler(f.kind, f.command, f.connection)
+    having not rowcron._served(f.queue, f.kind, rowcron._handler(f.kind, f.command, f.connection))
     limit 5
   loop
     raise warning using

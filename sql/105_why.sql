@@ -82,8 +82,7 @@ declare
   -- the run's, if one is ready: an edit that is not committed when it is made leaves it where it was
   queue text := wanted.queue;
   kind text := wanted.kind;
-  handler text := case when wanted.kind = 'python' then wanted.command
-    else 'connection ' || lower(wanted.connection collate "C") end;
+  handler text := rowcron._handler(wanted.kind, wanted.command, wanted.connection);
   is_served boolean;
   is_full boolean := false;
   standing text;  -- of the run that is ready

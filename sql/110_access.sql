@@ -165,7 +165,7 @@ grant execute on function
   rowcron._may_use_connection, rowcron._may_use_secret, rowcron._named_secrets
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function rowcron.why_not_running, rowcron._job_named, rowcron._role_named,
-  rowcron._served, rowcron._has_room, rowcron._count_before
+  rowcron._served, rowcron._has_room, rowcron._count_before, rowcron._handler
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function
   rowcron.occurrences, rowcron._unfold, rowcron._outlook, rowcron.upcoming_page, rowcron.dst_audit,

@@ -79,6 +79,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_fire_one_by_one(text,text,timestamp with time zone,integer,timestamp with time zone,integer,uuid,uuid,text[],boolean)', 'invoker', 'v', ''),
   ('_was_owned_by(rowcron.run)', 'invoker', 's', ''),
   ('_has_controls(text)', 'invoker', 's', 'operator user'),
+  ('_handler(text,text,text)', 'invoker', 'i', 'operator user viewer'),
   ('_has_executor(regrole)', 'invoker', 'v', 'user'),
   ('_is_executor(text,regrole)', 'invoker', 's', 'gate operator user viewer'),
   ('_latest_edition()', 'invoker', 'i', 'user'),

@@ -61,8 +61,7 @@ MARKS = f"""
         (select s.value from rowcron.setting as s where s.name = 'hold'),
         rowcron._is_overdue(j.id),
         rowcron._served(j.queue, j.kind, null),
-        rowcron._served(j.queue, j.kind, case when j.kind = 'python' then j.command
-          else 'connection ' || lower(j.connection collate "C") end),
+        rowcron._served(j.queue, j.kind, rowcron._handler(j.kind, j.command, j.connection)),
         j.starts_at > clock_timestamp(),
         j.ends_at <= clock_timestamp(),
         case when exists (
