@@ -25,9 +25,10 @@ from rowcron.web.forms import (
     values_of,
 )
 from rowcron.web.job_write import change, insert
-from rowcron.web.jobs import ONE, JobId, named
+from rowcron.web.jobs import JobId, named
 from rowcron.web.pages import common, html, signed_in
 from rowcron.web.problems import Problem, Refusal, problem_of
+from rowcron.web.queries import JOB
 from rowcron.web.runs import RunNumber
 from rowcron.web.sessions import Session
 from rowcron.web.tools import judge
@@ -157,7 +158,7 @@ async def _read(session: Session, job: int) -> Record:
     async with session.login.glance() as asker:
         found = await asker.one(
             "select j.*, j.args::text as args_text,"
-            f" to_char(j.updated_at, 'YYYYMMDDHH24MISSUS') as version from ({ONE}) as j",
+            f" to_char(j.updated_at, 'YYYYMMDDHH24MISSUS') as version from ({JOB}) as j",
             (job,),
         )
     if found is None:

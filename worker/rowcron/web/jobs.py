@@ -14,32 +14,13 @@ from rowcron.web.answers import Items, Page
 from rowcron.web.answers_jobs import Change, Gate, Job, JobRow, JobState, Occurrence
 from rowcron.web.auth import Who
 from rowcron.web.problems import Refusal, documented
+from rowcron.web.queries import CHANGES, JOB, STATE
 from rowcron.web.raw import MOST, Raw, decode_cursor, items, json_row, json_rows, page
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 JobId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The job's number.")]
 Instant = Annotated[str, Query(examples=["2026-11-24T00:00:00Z"])]
 
-ONE = """
-  select
-    j.id, j.name, j.owner, j.kind, j.command, j.args, j.schedule,
-    (select v.english from rowcron.jobs as v where v.id = j.id) as english,
-    j.timezone, j.starts_at, j.ends_at, j.max_runs, j.queue, j.priority, j.enabled, j.timeout,
-    j.max_attempts, j.retry_delay, j.retry_backoff, j.max_retry_delay, j.retry_jitter, j.on_missed,
-    j.missed_grace, j.max_missed, j.on_overlap, j.max_running, j.on_lost, j.max_lost, j.on_gap,
-    j.on_fold, j.jitter, j.connection, j.keep, j.description, j.created_at, j.updated_at
-  from rowcron.job as j
-  where j.id = %s
-"""
-STATE = """
-  select
-    j.id, j.enabled, j.next_run_at, j.last_run_at, h.verdict, h.runs, h.succeeded, h.failed,
-    h.skipped, coalesce(h.missed, 0) as missed, h.last_outcome, h.last_success_at,
-    h.median_duration, j.state
-  from rowcron.jobs as j
-  join rowcron.job_health as h on h.id = j.id
-  where j.id = %s and h.id = %s
-"""
 _LIST = """
   select
     j.id, j.name, j.owner, j.kind, j.schedule, j.timezone, j.english, j.enabled, j.queue,
@@ -49,13 +30,6 @@ _LIST = """
   where {where}
   order by j.id
   limit %(limit)s
-"""
-CHANGES = """
-  select c.id, c.changed_at, c.changed_by, c.action, c.run_id, c.old_values, c.new_values
-  from rowcron.change as c
-  where c.job_id = %s
-  order by c.id desc
-  limit %s
 """
 _FILTERS: dict[str, Any] = {
     "name": "j.name = %(name)s",
@@ -91,7 +65,7 @@ async def definition(asker: Asker, job: int) -> Raw:
     query = sql.SQL(
         "select to_json(v)::text as row, to_char(v.updated_at, 'YYYYMMDDHH24MISSUS') as version"
         " from ({}) as v"
-    ).format(sql.SQL(ONE))
+    ).format(sql.SQL(JOB))
     found = await asker.one(query, (job,))
     if found is None:
         raise Refusal(404, f"there is no job {job}", detail="Or none that your role may see.")

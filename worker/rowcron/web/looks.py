@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rowcron.web.actor import Asker, Record
-from rowcron.web.jobs import CHANGES, ONE, STATE
 from rowcron.web.marks import MARKS
 from rowcron.web.problems import Refusal
+from rowcron.web.queries import CHANGES, JOB, STATE
 
 OF_A_JOB = 7  # statements that look_at_job sends
 # What is, and the marks of each job that somebody looks at: one statement, however many look.
@@ -157,7 +157,7 @@ async def look_at_job(asker: Asker, job: int) -> Record:
     found = await asker.one(
         "select j.*, jsonb_pretty(j.args) as args_text, j.owner = rowcron._me() as mine,"
         " pg_has_role(current_user, 'rowcron_operator', 'usage') as operator"
-        f" from ({ONE}) as j",
+        f" from ({JOB}) as j",
         (job,),
     )
     if found is None:

@@ -12,6 +12,7 @@ from rowcron.web.answers import Cancelled, Entry, Page, Run, RunDetail, RunId
 from rowcron.web.auth import Who
 from rowcron.web.jobs import filtered
 from rowcron.web.problems import Refusal, documented
+from rowcron.web.queries import ATTEMPTS, ENDED, LIVE, RUN
 from rowcron.web.raw import (
     MOST,
     Raw,
@@ -27,44 +28,17 @@ RunNumber = Annotated[int, Path(ge=1, le=2**63 - 1, description="The run's numbe
 Outcome = Literal["succeeded", "failed", "cancelled", "lost", "skipped", "missed"]
 State = Literal["waiting", "ready", "running", "succeeded", "failed", "cancelled", "lost"]
 
-_LIVE = """
-  select
-    a.run_id, a.job_id, a.job, a.owner, a.queue, a.kind, a.state, a.waits_for, a.attempt,
-    a.scheduled_for, a.due_at, a.started_at, null::timestamptz as finished_at, null as reason,
-    null as error, null::jsonb as result, a.retry_of, a.key, a.args, a.worker_id
-  from rowcron.active as a
-"""
-_ENDED = """
-  select
-    l.run_id, l.job_id, l.job, l.owner, l.queue, l.kind, l.outcome, null, l.attempt,
-    l.scheduled_for, l.due_at, l.started_at, l.finished_at, l.reason, l.error, l.result, l.retry_of,
-    l.key, l.args, l.worker_id
-  from rowcron.history as l
-"""
 _RUNS = f"""
   select r.* from (
-    ({_LIVE} where {{where}} order by a.run_id desc limit %(limit)s)
+    ({LIVE} where {{where}} order by a.run_id desc limit %(limit)s)
     union all
-    (select l.* from ({_ENDED}) as l (
+    (select l.* from ({ENDED}) as l (
       run_id, job_id, job, owner, queue, kind, state, waits_for, attempt, scheduled_for, due_at,
       started_at, finished_at, reason, error, result, retry_of, key, args, worker_id)
       where l.run_id is not null and {{ended}} order by l.run_id desc limit %(limit)s)
   ) as r
   order by r.run_id desc
   limit %(limit)s
-"""
-ONE = f"""
-  {_LIVE} where a.run_id = %(run)s
-  union all
-  {_ENDED} where l.run_id = %(run)s
-"""
-ATTEMPTS = """
-  select
-    l.attempt, l.final, l.outcome, l.due_at, l.started_at, l.finished_at, l.reason, l.error,
-    l.output, l.result, l.worker_id
-  from rowcron.ledger as l
-  where l.run_id = %s
-  order by l.finished_at
 """
 _HISTORY = """
   select
@@ -128,7 +102,7 @@ async def list_runs(
 async def read_run(who: Who, run: RunNumber) -> Response:
     """Read a run, with each of its attempts that has ended."""
     async with who.ask() as asker:
-        text = await json_row(asker, ONE, {"run": run})
+        text = await json_row(asker, RUN, {"run": run})
         attempts = await json_rows(asker, ATTEMPTS, (run,))
     return Raw(f'{text[:-1]}, "attempts": [{", ".join(attempts)}]}}')
 
