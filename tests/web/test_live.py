@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import httpx
 import psycopg
@@ -125,6 +126,35 @@ def test_when_something_changes_each_role_is_asked_once_a_tick(
     assert 3 < looks <= (1.5 / TICK + 2) * (1 + 2 * 2)
 
 
+def test_what_live_pages_cost_is_what_they_sent(
+    alone: Site, ada: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every job is asked for as much: of one that has no schedule nothing is to come."""
+    row = ada.execute(
+        "insert into rowcron.job (name, command) values ('counted', 'x') returning id"
+    ).fetchone()
+    assert row is not None
+    sent: list[object] = []
+    ask = Asker.rows
+
+    async def counted(asker: Asker, query: Any, values: Any = ()) -> list[dict[str, Any]]:
+        task = asyncio.current_task()
+        if task is not None and getattr(task.get_coro(), "__name__", "") == "_look":
+            sent.append(query)
+        return await ask(asker, query, values)
+
+    live = alone.state.live
+
+    async def watch() -> None:
+        async with opened(alone, "ada", 1, f"?job={row[0]}") as told:
+            await until(lambda: "event: head" in told[0])
+            await until(lambda: live.looks - live.pulse.asked >= len(sent) > 0)
+            assert live.looks - live.pulse.asked == len(sent)
+
+    monkeypatch.setattr(Asker, "rows", counted)
+    asyncio.run(watch())
+
+
 def test_the_question_is_asked_by_a_role_where_the_process_may_not(
     shared: Database, root: psycopg.Connection, ada: psycopg.Connection
 ) -> None:
@@ -187,10 +217,10 @@ def test_many_pictures_of_a_role_take_no_more_than_one_may(
     spent: list[float] = []
     draw = Canvas.look
 
-    async def timed(canvas: Canvas, asker: Asker, beat: Beat | None) -> int:
+    async def timed(canvas: Canvas, asker: Asker, beat: Beat | None) -> None:
         begin = time.monotonic()
         try:
-            return await draw(canvas, asker, beat)
+            await draw(canvas, asker, beat)
         finally:
             spent.append(time.monotonic() - begin)
 
@@ -224,11 +254,11 @@ def test_no_role_waits_for_the_pictures_of_another(
     draw = Canvas.look
     drawing = threading.Event()
 
-    async def slow(canvas: Canvas, asker: Asker, beat: Beat | None) -> int:
+    async def slow(canvas: Canvas, asker: Asker, beat: Beat | None) -> None:
         drawing.set()
         await asker.rows("select pg_sleep(4)")
         try:
-            return await draw(canvas, asker, beat)
+            await draw(canvas, asker, beat)
         finally:
             drawing.clear()
 

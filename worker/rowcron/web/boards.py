@@ -30,13 +30,13 @@ class Board:
     lately_due: float = 0.0
     lately: str = ""
 
-    async def draw(self, asker: Asker, beat: Beat | None, seconds: float) -> int:
-        """Draw pictures for so long, the oldest first; returns the number of statements.
+    async def draw(self, asker: Asker, beat: Beat | None, seconds: float) -> None:
+        """Draw pictures for so long, the oldest first.
 
         Each may take its part of what all of them may: many cost no more than one, a dear one
         delays none that is cheap, and what else the role looks at waits for few.
         """
-        topics, canvases, asked = dict(self.topics), dict(self.canvases), 0
+        topics, canvases = dict(self.topics), dict(self.canvases)
         end = time.monotonic() + seconds
         rest = SHARE * len(canvases)
         for name, canvas in sorted(canvases.items(), key=lambda item: item[1].drawn):
@@ -44,9 +44,8 @@ class Board:
             if now >= end or now < canvas.drawn + rest * canvas.took:
                 self.behind = True
                 continue
-            asked += await canvas.look(asker, beat)
+            await canvas.look(asker, beat)
             topics[name].show({"trouble": ""})
-        return asked
 
 
 def due(board: Board, beat: Beat | None, now: float) -> bool:

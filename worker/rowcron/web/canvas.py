@@ -53,17 +53,15 @@ class Canvas:
         self._known: dict[str, tuple[object, float, list[Record]]] = {}
         self._plot = ""
 
-    async def look(self, asker: Asker, beat: Beat | None) -> int:
-        """Draw what has changed; returns the number of statements."""
+    async def look(self, asker: Asker, beat: Beat | None) -> None:
+        """Draw what has changed."""
         async with self._lock:
             begin = time.monotonic()
-            before = asker.asked
             try:
                 await self._look(asker, beat)
             finally:  # one that cannot be drawn does not stand before the others for ever
                 self.drawn = time.monotonic()
                 self.took = self.drawn - begin
-            return asker.asked - before
 
     async def _look(self, asker: Asker, beat: Beat | None) -> None:
         window = self.window

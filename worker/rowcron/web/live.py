@@ -26,7 +26,7 @@ from rowcron.web.marks import GONE, RUN, asked
 from rowcron.web.problems import Refusal, problem_of
 from rowcron.web.pulse import Beat, Pulse
 from rowcron.web.render import job_sections, now_sections, run_sections
-from rowcron.web.run_look import OF_A_RUN, look_at_run
+from rowcron.web.run_look import look_at_run
 from rowcron.web.sessions import Session
 from rowcron.web.topics import Topic, event
 
@@ -201,15 +201,17 @@ class Live:
         jobs = [name for name in topics if name != NOW]  # and runs
         begin = time.monotonic()
         async with board.login.glance() as asker:
-            if NOW in topics or jobs:
-                await self._ask_now(board, asker, topics, jobs)
-            board.took = time.monotonic() - begin
-            self._looks += await board.draw(asker, beat, DRAWING * self.tick)
+            try:
+                if NOW in topics or jobs:
+                    await self._ask_now(board, asker, topics, jobs)
+                board.took = time.monotonic() - begin
+                await board.draw(asker, beat, DRAWING * self.tick)
+            finally:
+                self._looks += asker.asked
 
     async def _ask_now(
         self, board: Board, asker: Asker, topics: dict[str, Topic], jobs: list[str]
     ) -> None:
-        self._looks += 1
         found = await asker.one(looks.NOW, {"now": NOW in topics} | asked(jobs))
         assert found is not None
         self._skew = found["at"].timestamp() - time.time()
@@ -230,10 +232,8 @@ class Live:
                 topic.told = time.monotonic()
                 topic.mark = mark or GONE
                 if mark and name.startswith(RUN):
-                    self._looks += OF_A_RUN
                     sections |= run_sections(await look_at_run(asker, int(name.removeprefix(RUN))))
                 elif mark:
-                    self._looks += looks.OF_A_JOB
                     sections |= job_sections(await looks.look_at_job(asker, int(name)))
             topic.show(sections)
 
@@ -242,6 +242,5 @@ class Live:
         if begin < board.lately_due:  # dear: less often
             board.behind = True
             return
-        self._looks += 1
         board.lately = str(await asker.value(looks.LATELY))
         board.lately_due = time.monotonic() + SHARE * (time.monotonic() - begin)

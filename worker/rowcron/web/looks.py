@@ -9,7 +9,6 @@ from rowcron.web.marks import MARKS
 from rowcron.web.problems import Refusal
 from rowcron.web.queries import CHANGES, JOB, STATE
 
-OF_A_JOB = 7  # statements that look_at_job sends
 # What is, and the marks of each job that somebody looks at: one statement, however many look.
 NOW = f"""
   with instant as materialized (

@@ -6,7 +6,6 @@ from rowcron.web.actor import Asker, Record
 from rowcron.web.problems import Refusal
 from rowcron.web.queries import ATTEMPTS, RUN
 
-OF_A_RUN = 2  # statements that look_at_run sends
 _RUN = (
     "select r.*, jsonb_pretty(r.args) as args_text,"
     " r.owner = rowcron._me() or pg_has_role(current_user, 'rowcron_operator', 'usage') as may_ask"
