@@ -5,21 +5,24 @@
 -- four functions (claim, heartbeat, execute, finish); a person in psql can do the same without any
 -- worker.
 --
---   010 schema   roles, schemas, settings      048 plan      due occurrences; 050 fire, 051
---   012 identity which database this is        055 limits    what is parked (056); 058 bounds
---   015 zones    time zones, checked           060 claim     the one SKIP LOCKED query
---   020 parse    schedule text to bit masks    065 worker    heartbeat: registration, sleep
+--   010 schema   roles, schemas, settings      055 limits    what is parked (056); 058 bounds
+--   012 identity which database this is        060 claim     the one SKIP LOCKED query (059 pick)
+--   015 zones    time zones, checked           061 ahead     claimed before the instant; 062 woken
+--   020 parse    schedule text to bit masks    065 worker    heartbeat: registration; 063 sleep
 --   021 next     the calendar (023-028 too)    068 outcome   retry, backoff, the end
---   022 explain  a schedule in English         070 finish    what a holder reports
+--   022 explain  in English (029)              070 finish    what a holder reports
 --   030 tables   job, agenda; 031 run, ledger  073 command   what an executor is given
 --   032 workers  036 lengths, 037, 039 lanes   074 executor  one function an owner
---   040 jobs     a row judged (046 commands)   075 execute   a SQL job under its owner
---   042 agenda   the agenda follows the job    080 recovery  lost claims, 079 sessions
---   043 authors  schedule, pause; 044 enqueue  085 retention what would grow (083), 084 strays
---   045 asks     cancel, retry, hold, grants   090 wake      who is told, when; 099 health
---   047 secrets  granted by name               100 views     what a person asks (101-105)
---   049 owners   handed over, gone, as of then 108 web       tokens of the HTTP API
---                                              110 access    who may what
+--   038 numbers  only the database numbers     075 execute   a SQL job under its owner
+--   040 jobs     a row judged (046 commands)   080 recovery  lost claims, 079 sessions
+--   041 connections  granted by name           085 retention what would grow (083), 084 strays
+--   042 agenda   the agenda follows the job    090 wake      who is told, when; 099 health
+--   043 authors  schedule, pause; 044 enqueue  100 views     what a person asks: 101 occurrences,
+--   045 asks     cancel, retry, hold, grants       102 upcoming, 103 dst_audit, 105 why
+--   047 secrets  granted by name               104 parts     counted; 106 now, 107 planned
+--   048 plan     due occurrences; 050, 051     108 web       tokens of the HTTP API
+--       fire; 052 boot                         110 access    who may what
+--   049 owners   handed over, gone, as of then
 --
 -- How a run lives:
 --
@@ -105,7 +108,7 @@ end
 $$;
 
 create schema if not exists rowcron authorization rowcron_owner;
--- Owners' executors (chapter 075). Owners have neither USAGE nor CREATE here, but for the moment in
+-- Owners' executors (chapter 074). Owners have neither USAGE nor CREATE here, but for the moment in
 -- which their executor is created.
 create schema if not exists rowcron_executor authorization rowcron_owner;
 

@@ -5,8 +5,9 @@
 --   job     what its owner wrote. Only its owner writes it, and may hold a transaction open on it.
 --   agenda  the database's own narrow row a job: what the schedule means and when it is next. Firing
 --           locks and moves this row, so that an open edit of a command or a description delays
---           nothing. Only an edit of when the job runs touches the agenda, and holds up that one job
---           until it commits.
+--           nothing (but a python job's command is what its runs ask for: those stay where they are
+--           until it commits). Only an edit of when the job runs touches the agenda, and holds up
+--           that one job until it commits.
 --   run     what is waiting, ready or running now: small and hot. A run leaves it in the statement
 --           that writes its last entry in the ledger.
 --   ledger  what became of everything: append-only, partitioned by time, no foreign key into it or

@@ -1,13 +1,7 @@
 -- A row of rowcron.job is judged here. Each insert and update passes _check_job, which knows every
 -- rule about a job and says what is wrong, what is allowed and what to write instead; the
--- constraints of chapter 030 are the second line. Then _follow_job parses the schedule and keeps
--- the agenda right. A statement that is refused leaves nothing.
---
--- An edit of when a job runs closes the books first: occurrences that were due under the old
--- schedule and that no worker had fired become one missed entry, so that nothing vanishes and
--- nothing runs that the new schedule does not name. Those that a pause passed over become one
--- skipped entry at the resume. Deleting does the same, and cancels what waits; a run that is
--- running ends as it would, without further attempts.
+-- constraints of chapter 030 are the second line. Then the agenda follows (chapter 042). A
+-- statement that is refused leaves nothing.
 
 set role rowcron_owner;
 

@@ -2,6 +2,12 @@
 -- on from an occurrence is then arithmetic on bit masks. Only a change of when a job runs locks its
 -- agenda row; the row is locked before anything is judged, so that a worker that fires at the same
 -- instant is either before the edit or after it.
+--
+-- An edit of when a job runs closes the books first: occurrences that were due under the old
+-- schedule and that no worker had fired become one missed entry, so that nothing vanishes and
+-- nothing runs that the new schedule does not name. Those that a pause passed over become one
+-- skipped entry at the resume. Deleting does the same, and cancels what waits; a run that is
+-- running ends as it would, without further attempts.
 
 set role rowcron_owner;
 

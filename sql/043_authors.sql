@@ -1,11 +1,6 @@
 -- What authors call. All of it runs with the caller's own rights: schedule, pause, resume and
--- unschedule are an insert, update or delete of rowcron.job that row security judges; enqueue is an
--- insert into rowcron.run of the few columns that an author may fill. Somebody else's job is
--- answered as if there were none.
---
--- A key: within key_ttl the same key of the same job returns the run that it named first, running
--- or ended. Callers at once queue up behind the first, whose commit decides; in REPEATABLE READ a
--- caller whose snapshot is older than that commit gets 40001 and tries again.
+-- unschedule are an insert, update or delete of rowcron.job that row security judges. Somebody
+-- else's job is answered as if there were none.
 
 set role rowcron_owner;
 

@@ -1,6 +1,10 @@
 -- Runs on demand. An author may insert into rowcron.run the columns that describe a run that nobody
 -- holds yet; row security allows this for its own jobs, a trigger refuses what contradicts itself, and
 -- the claim compares the run with its job once more, so that a row inserted by hand gains nothing.
+--
+-- A key: within key_ttl the same key of the same job returns the run that it named first, running
+-- or ended. Callers at once queue up behind the first, whose commit decides; in REPEATABLE READ a
+-- caller whose snapshot is older than that commit gets 40001 and tries again.
 
 set role rowcron_owner;
 

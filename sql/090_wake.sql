@@ -4,7 +4,7 @@
 -- (a cancel of a running one excepted).
 --
 -- What a READ COMMITTED statement sees when its trigger runs is every announcement committed
--- before; one that comes later finds the writer's lock and waits for its end (chapter 065). A
+-- before; one that comes later finds the writer's lock and waits for its end (chapter 063). A
 -- transaction of another isolation level looks at its old snapshot and therefore always notifies.
 -- PREPARE TRANSACTION fails after NOTIFY: setting notify = false.
 

@@ -189,7 +189,7 @@ grant execute on function rowcron.hand_over, rowcron._may_become to rowcron_user
 grant execute on function rowcron.job_as_of, rowcron._lacks_owner, rowcron._is_executor
 to rowcron_user, rowcron_operator, rowcron_viewer;
 
--- the four verbs
+-- the four verbs; claim_ready is claim in short, pin_plans readies a session for it
 grant execute on function
   rowcron.claim(uuid, integer, text[], text[], text[], interval, boolean, boolean),
   rowcron.pin_plans(),

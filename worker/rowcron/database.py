@@ -1,6 +1,6 @@
 """The functions of the schema that a worker calls for runs: claim, execute, finish.
 
-With `rowcron.heartbeat` they are all that it calls. Nothing else talks to the schema.
+With `rowcron.heartbeat` they are all that a worker calls for its runs.
 """
 
 from __future__ import annotations

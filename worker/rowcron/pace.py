@@ -1,7 +1,8 @@
 """How fast runs end, and so how many to claim before there is room for them.
 
 A claim takes as long as hundreds of calls that do little; without a few in line the handlers would
-stand still meanwhile. Of slow ones none is claimed ahead, so that another worker may have it.
+stand still meanwhile. Where few end, in all slots together, none is claimed ahead, so that another
+worker may have it.
 """
 
 from __future__ import annotations
