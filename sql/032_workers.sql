@@ -11,7 +11,6 @@ set role rowcron_owner;
 create table if not exists rowcron.worker (
   id uuid not null,
   login text not null default session_user,
-  backend_pid integer not null default pg_backend_pid(),
   host text,
   pid integer,
   version text,
@@ -34,11 +33,11 @@ create table if not exists rowcron.worker (
   constraint poll_is_sensible check (poll between '10 milliseconds' and '1 hour'),
   constraint concurrency_is_not_negative check (concurrency >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+alter table rowcron.worker drop column if exists backend_pid;
 comment on table rowcron.worker is 'The processes that claim and execute; a row a worker, gone '
   'when it stops or is found dead and empty.';
 comment on column rowcron.worker.id is 'Random, chosen by the worker; never a host name or a pid.';
 comment on column rowcron.worker.login is 'The role that it logged in as.';
-comment on column rowcron.worker.backend_pid is 'The database session that registered it.';
 comment on column rowcron.worker.host is 'Its machine, as it says.';
 comment on column rowcron.worker.pid is 'Its process, as it says.';
 comment on column rowcron.worker.version is 'Its release.';

@@ -24,14 +24,10 @@ $$;
 comment on function rowcron._notify(text) is 'Notifies the channel rowcron, unless the setting '
   'notify is false. what: "ready" when a few runs are, else nothing.';
 
+-- No pinned path, as in chapter 037: so it is no call.
 create or replace function rowcron._old_snapshot() returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return current_setting('transaction_isolation') <> 'read committed';
-end
-$$;
+language sql stable
+return current_setting('transaction_isolation') <> 'read committed';
 comment on function rowcron._old_snapshot() is 'Whether this transaction may not see who has '
   'fallen asleep since it began.';
 
@@ -43,7 +39,7 @@ declare
   at timestamptz := clock_timestamp();
 begin
   -- statements of their own: mostly nobody sleeps, and a part that is not needed costs, too
-  if current_setting('transaction_isolation') = 'read committed' then  -- _old_snapshot()
+  if not rowcron._old_snapshot() then
     if not exists (select from rowcron.worker as w where w.asleep) then
       return null;
     end if;

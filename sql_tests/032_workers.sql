@@ -11,8 +11,8 @@ select lives_ok(public.tap_worker('concurrency, lease, poll', v.vals), 'a worker
 select throws_ok(public.tap_worker('concurrency, lease, poll', v.vals), '23514', format('new row for relation "worker" violates check constraint "%s"', v.name), v.name || ': ' || v.vals)
 from (values ('-1, ''1 s'', ''1 s''', 'concurrency_is_not_negative'), ('1, ''0.9 s'', ''1 s''', 'lease_is_sensible'), ('1, ''25 hours'', ''1 s''', 'lease_is_sensible'), ('1, ''1 s'', ''9 ms''', 'poll_is_sensible'), ('1, ''1 s'', ''61 min''', 'poll_is_sensible')) as v (vals, name);
 select results_eq(
-  $$insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at) values ('00000000-0000-4000-8000-000000000001', '{sql}', 1, '1 s', '1 s', now(), now()) returning login = session_user, backend_pid = pg_backend_pid(), asleep, stopping$$,
-  $$values (true, true, false, false)$$, 'a worker''s row says who logged in and over which session');
+  $$insert into rowcron.worker (id, kinds, concurrency, lease, poll, seen_at, expires_at) values ('00000000-0000-4000-8000-000000000001', '{sql}', 1, '1 s', '1 s', now(), now()) returning login = session_user, asleep, stopping$$,
+  $$values (true, false, false)$$, 'a worker''s row says who logged in');
 insert into rowcron.lane (queue, kind) values ('tap', 'sql');
 select throws_ok($$insert into rowcron.lane (queue, kind) values ('tap', 'sql')$$, '23505', null, 'a lane stands once');
 insert into rowcron.executor (owner, name) values ('rowcron_user', 'tap_1');

@@ -21,6 +21,7 @@ import pytest
 
 from harness import fast_place, wait_until
 from rowcron import embedded_auth, embedded_os
+from rowcron.commands._banner import psql_line
 from rowcron.embedded import EmbeddedError, EmbeddedServer
 from rowcron.embedded_os import SYSTEM_DATA, default_data, is_root, passable, runs_in
 
@@ -308,7 +309,7 @@ def test_any_path_will_do(made: Path, data: Path, name: str) -> None:
         server.prepare()
         assert scalar(server.owner_url, "select 1") == 1
         done = subprocess.run(
-            [f"{server.psql_command} -XAtc 'select 7'"],
+            [f"{psql_line(server.owner_url)} -XAtc 'select 7'"],
             shell=True,
             capture_output=True,
             text=True,

@@ -38,7 +38,6 @@ class Rule:
         self.chosen = chosen
         self.reached = threading.Event()
         self.pid = 0  # of the session that reached it last
-        self._dropped = False
         self._over = asyncio.Event()
 
     def applies(self, text: str, moment: Moment) -> bool:
@@ -47,20 +46,17 @@ class Rule:
             return False
         return self.chosen()
 
-    async def strike(self, pid: int) -> bool:
-        """Do the deed; return whether the connection is over."""
+    async def strike(self, pid: int) -> None:
+        """Do the deed, after which the connection is over."""
         self.left -= 1
         self.done += 1
         self.pid = pid
         self.reached.set()
-        if self.deed != "hold":
-            return True
-        await self._over.wait()
-        return self._dropped
+        if self.deed == "hold":
+            await self._over.wait()
 
-    def end(self, *, drop: bool) -> None:
-        """Let what is held go on, or drop it. In the loop's thread."""
-        self._dropped = drop
+    def drop(self) -> None:
+        """Hold nothing any longer: what is held is dropped. In the loop's thread."""
         self._over.set()
 
 
@@ -99,11 +95,11 @@ class Pair:
         rule = self.proxy.rule_for(self.asked, moment)
         if rule is None:
             return False
-        over = await rule.strike(self.pid)
-        if over and rule.deed == "leave":
+        await rule.strike(self.pid)
+        if rule.deed == "leave":
             self.left = True
             self.to_client.close()
-        return over
+        return True
 
     async def _upwards(self) -> None:
         start = await self.from_client.readexactly(4)
@@ -212,13 +208,9 @@ class Proxy:
         self.rules.append(rule)
         return rule
 
-    def let_go(self, rule: Rule) -> None:
-        """What the rule holds goes on."""
-        self._loop.call_soon_threadsafe(lambda: rule.end(drop=False))
-
     def drop(self, rule: Rule) -> None:
         """What the rule holds never arrives; both sides of the connection are closed."""
-        self._loop.call_soon_threadsafe(lambda: rule.end(drop=True))
+        self._loop.call_soon_threadsafe(rule.drop)
 
     def rule_for(self, text: str, moment: Moment) -> Rule | None:
         """The first rule that strikes here."""

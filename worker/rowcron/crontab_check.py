@@ -24,7 +24,6 @@ __all__ = [
     "zone",
 ]
 
-NICKNAME = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly|reboot)\b", re.I)
 SENTENCE = re.compile(r"@(every|after|at)\b", re.I)
 SETTING = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*|\"[^\"]*\"|'[^']*')\s*=\s*(.*)$")
 NAMES = "jan feb mar apr may jun jul aug sep oct nov dec sun mon tue wed thu fri sat".split()

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
-import shutil
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -138,12 +136,6 @@ class EmbeddedServer:
             return None
         where = f"postgresql://{self.login}@127.0.0.1:{self._running.port}/{auth.DATABASE}"
         return f"{where}?passfile={quote(str(self.pgpass), safe='')}"
-
-    @property
-    def psql_command(self) -> str:
-        """One line to paste: psql as the person. The system's psql is preferred: it edits lines."""
-        psql = shutil.which("psql") or str(self._running.bin / "psql")
-        return f"{shlex.quote(psql)} {shlex.quote(self.owner_url)}"
 
     def __enter__(self) -> EmbeddedServer:
         self.start()

@@ -31,8 +31,6 @@ CONSOLE_AGAIN = 0.1  # seconds until a console that takes no more is tried again
 LAST_WORDS = 1.0  # seconds that it is waited for at the end
 # The logger that is told what handlers raise, for applications that listen (Sentry, say).
 RAISED = "rowcron.run"
-# Told in the line's own words already.
-UNTOLD = frozenset({"run_id", "job", "owner", "token"})
 
 
 class Log:
