@@ -8,6 +8,32 @@
 
 set role rowcron_owner;
 
+create or replace function rowcron._check_asked(job text, bytes integer, due_at timestamptz)
+returns void
+language plpgsql stable  -- the time zone is the caller's
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if bytes > 1048576 then
+    raise exception using
+      errcode = 'RCCMD',
+      message = format('args of a run of job "%s" are longer than 1 MiB', job),
+      detail = 'They are written as JSON of at most 1 MiB.',
+      hint = 'Store large data in a table and hand over its key.';
+  end if;
+  if not isfinite(due_at) then
+    raise exception using
+      errcode = 'RCLIM',
+      message = format('due_at "%s" is not an instant', due_at),
+      detail = 'A run is due at some time.',
+      hint = 'Leave it out for now.';
+  end if;
+end
+$$;
+comment on function rowcron._check_asked(text, integer, timestamptz) is
+  'Refuses what no run on demand may have: args of so many bytes as JSON, or such a due_at. Raises '
+    'RCCMD, RCLIM.';
+
 create or replace function rowcron._enqueue(
   job rowcron.job, args jsonb, due_at timestamptz, key text, key_ttl interval, priority integer
 ) returns bigint
@@ -27,20 +53,7 @@ begin
         'of them negative.',
       hint = 'For example key => ''invoice-4711'', key_ttl => ''1 day''.';
   end if;
-  if octet_length(args::text) > 1048576 then
-    raise exception using
-      errcode = 'RCCMD',
-      message = format('args of a run of job "%s" are longer than 1 MiB', job.name),
-      detail = 'They are written as JSON of at most 1 MiB.',
-      hint = 'Store large data in a table and hand over its key.';
-  end if;
-  if due_at is not null and not isfinite(due_at) then
-    raise exception using
-      errcode = 'RCLIM',
-      message = format('due_at "%s" is not an instant', due_at),
-      detail = 'A run is due at some time.',
-      hint = 'Leave it out for now.';
-  end if;
+  perform rowcron._check_asked(job.name, octet_length(args::text), due_at);
   for attempt in 1..3 loop
     insert into rowcron.run (
       job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause,
@@ -203,20 +216,8 @@ begin
       hint = 'Some drivers send lists of lists so: hand over each element as JSON text, in '
         'JavaScript list.map((args) => JSON.stringify(args)).';
   end if;
-  if exists (select from unnest(args) as a where octet_length(a::text) > 1048576) then
-    raise exception using
-      errcode = 'RCCMD',
-      message = format('args of a run of job "%s" are longer than 1 MiB', wanted.name),
-      detail = 'They are written as JSON of at most 1 MiB.',
-      hint = 'Store large data in a table and hand over its key.';
-  end if;
-  if due_at is not null and not isfinite(due_at) then
-    raise exception using
-      errcode = 'RCLIM',
-      message = format('due_at "%s" is not an instant', due_at),
-      detail = 'A run is due at some time.',
-      hint = 'Leave it out for now.';
-  end if;
+  perform rowcron._check_asked(wanted.name,
+    (select max(octet_length(a::text)) from unnest(args) as a), due_at);
   return query
   insert into rowcron.run (
     job_id, job, owner, queue, kind, handler, state, waits_for, priority, due_at, through_pause,

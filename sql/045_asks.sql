@@ -130,13 +130,7 @@ begin
       detail = format('"%s" sees no such job.', asked.changed_by),
       hint = 'select owner, name from rowcron.job; shows the jobs that you can see.';
   end if;
-  if octet_length(asked.new_values::text) > 1048576 then
-    raise exception using
-      errcode = 'RCCMD',
-      message = format('args of a run of job "%s" are longer than 1 MiB', job.name),
-      detail = 'They are written as JSON of at most 1 MiB.',
-      hint = 'Store large data in a table and hand over its key.';
-  end if;
+  perform rowcron._check_asked(job.name, octet_length(asked.new_values::text), null);
   insert into rowcron.run (
     job_id, job, owner, queue, kind, handler, state, priority, due_at, through_pause, args, retry_of,
     retry_for

@@ -152,6 +152,30 @@ comment on function rowcron._can_end(rowcron.run) is
   'Whether _end_run would wait for nobody: locks what the job''s next occurrence is counted in; '
     'false while an edit of the job is open. For those who act for many owners and can come again.';
 
+create or replace function rowcron._record(
+  live rowcron.run, final boolean, outcome text, reason text, error text, output text, result jsonb
+) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into rowcron.ledger (
+    job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
+    finished_at,
+    outcome, reason, error, output, result, worker_id, retry_of, retry_for, key, args
+  )
+  values (
+    live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, final,
+    live.scheduled_for,
+    live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
+    rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
+    live.retry_for, live.key, live.args
+  );
+end
+$$;
+comment on function rowcron._record(rowcron.run, boolean, text, text, text, text, jsonb) is
+  'The entry in the ledger of an attempt that has ended; final: and its run with it.';
+
 create or replace function rowcron._end_run(
   live rowcron.run, outcome text, reason text, error text default null, output text default null,
   result jsonb default null
@@ -161,18 +185,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   delete from rowcron.run as r where r.id = live.id;
-  insert into rowcron.ledger (
-    job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
-    finished_at,
-    outcome, reason, error, output, result, worker_id, retry_of, retry_for, key, args
-  )
-  values (
-    live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, true,
-    live.scheduled_for,
-    live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
-    rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
-    live.retry_for, live.key, live.args
-  );
+  perform rowcron._record(live, true, outcome, reason, error, output, result);
   if live.scheduled_for is not null then
     perform rowcron._count_from_end(array[live.job_id]);
   end if;
@@ -252,18 +265,7 @@ begin
     return null;
   end if;
   if outcome <> 'released' then
-    insert into rowcron.ledger (
-      job_id, job, owner, queue, kind, run_id, attempt, final, scheduled_for, due_at, started_at,
-      finished_at,
-      outcome, reason, error, output, result, worker_id, retry_of, retry_for, key, args
-    )
-    values (
-      live.job_id, live.job, live.owner, live.queue, live.kind, live.id, live.attempt, false,
-      live.scheduled_for,
-      live.due_at, live.started_at, clock_timestamp(), outcome, reason, rowcron._tail(error, 65536),
-      rowcron._tail(output, 65536), rowcron._bounded(result, 65536), live.worker_id, live.retry_of,
-      live.retry_for, live.key, live.args
-    );
+    perform rowcron._record(live, false, outcome, reason, error, output, result);
   end if;
   update rowcron.run as r
   set

@@ -159,7 +159,8 @@ grant execute on function
     rowcron.cancel,
   rowcron.retry, rowcron.hold, rowcron.release, rowcron.grant_connection, rowcron.revoke_connection,
   rowcron.grant_secret, rowcron.revoke_secret,
-  rowcron._job_named, rowcron._set_enabled, rowcron._paused_for_want, rowcron._enqueue
+  rowcron._job_named, rowcron._set_enabled, rowcron._paused_for_want, rowcron._enqueue,
+  rowcron._check_asked
 to rowcron_user, rowcron_operator;
 grant execute on function
   rowcron._may_use_connection, rowcron._may_use_secret, rowcron._named_secrets
