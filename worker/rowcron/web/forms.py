@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from rowcron.commands._columns import NULLABLE
 from rowcron.web.actor import Record
 from rowcron.web.problems import Refusal
 
@@ -30,10 +31,6 @@ GROUPS = {
     "trouble": ("max_attempts", "retry_delay", "retry_backoff", "max_retry_delay",
                 "retry_jitter", "on_lost", "max_lost"),
 }  # fmt: skip
-_EMPTY = (
-    "schedule", "args", "description", "starts_at", "ends_at", "max_runs", "jitter", "on_gap",
-    "on_fold", "max_running", "connection", "keep",
-)  # fmt: skip
 _WHOLE = ("priority", "max_attempts", "max_running", "max_runs", "max_missed", "max_lost")
 _NUMBERS = ("retry_backoff", "retry_jitter")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?")
@@ -92,7 +89,7 @@ def columns_of(values: dict[str, str]) -> dict[str, str]:
     columns: dict[str, str] = {}
     for name, value in values.items():
         given = value if name == "command" else value.strip()
-        if name in _EMPTY and not given:
+        if name in NULLABLE and not given:
             columns[name] = "null"
         elif name == "args":
             columns[name] = _json(given)
