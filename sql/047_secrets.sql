@@ -60,6 +60,18 @@ $$;
 comment on function rowcron._granted_secrets(regrole, text)
   is 'Of the secrets that a text names, those granted.';
 
+create or replace function rowcron._ungranted_secret(job rowcron.job) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select n.name
+  from unnest(rowcron._named_secrets(job.command || coalesce(job.args::text, ''))) as n (name)
+  where job.kind in ('http', 'shell') and not rowcron._may_use_secret(job.owner, n.name)
+  limit 1
+$$;
+comment on function rowcron._ungranted_secret(rowcron.job) is
+  'A secret that a job names and its owner was not granted; null when there is none.';
+
 create or replace function rowcron._check_secrets(job rowcron.job) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -82,10 +94,7 @@ begin
       detail = 'A name has 1 to 63 letters, digits and _, and begins with no digit.',
       hint = 'For example ''${secret:API_TOKEN}''.';
   end if;
-  select n.name into wanted
-  from unnest(rowcron._named_secrets(text)) as n (name)
-  where not rowcron._may_use_secret(job.owner, n.name)
-  limit 1;
+  wanted := rowcron._ungranted_secret(job);
   if wanted is not null then
     raise exception using
       errcode = 'RCSEC',

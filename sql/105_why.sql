@@ -78,7 +78,7 @@ declare
   running bigint;
   is_full_up boolean;  -- the job, by max_running
   held text := rowcron._held();
-  ungranted text;
+  ungranted text := rowcron._ungranted_secret(wanted);
   -- the run's, if one is ready: an edit that is not committed when it is made leaves it where it was
   queue text := wanted.queue;
   kind text := wanted.kind;
@@ -88,15 +88,6 @@ declare
   standing text;  -- of the run that is ready
   is_ahead boolean := rowcron._is_ahead(wanted.id);
 begin
-  if wanted.kind in ('http', 'shell') then
-    ungranted := (
-      select n.name
-      from unnest(rowcron._named_secrets(wanted.command || coalesce(wanted.args::text, '')))
-        as n (name)
-      where not rowcron._may_use_secret(wanted.owner, n.name)
-      limit 1
-    );
-  end if;
   select a.* into entry from rowcron.agenda as a where a.job_id = wanted.id;
   select r.* into live from rowcron.run as r where r.job_id = wanted.id
     order by r.state = 'running', r.due_at limit 1;

@@ -163,7 +163,8 @@ grant execute on function
   rowcron._check_asked
 to rowcron_user, rowcron_operator;
 grant execute on function
-  rowcron._may_use_connection, rowcron._may_use_secret, rowcron._named_secrets
+  rowcron._may_use_connection, rowcron._may_use_secret, rowcron._named_secrets,
+  rowcron._ungranted_secret
 to rowcron_user, rowcron_operator, rowcron_viewer;
 grant execute on function rowcron.why_not_running, rowcron._job_named, rowcron._role_named,
   rowcron._served, rowcron._has_room, rowcron._count_before, rowcron._handler

@@ -189,6 +189,7 @@ insert into decided (signature, security, volatility, callers) values
   ('_succeed(bigint,uuid,bigint,jsonb)', 'definer', 'v', 'user'),
   ('_tick()', 'definer', 'v', 'user'),
   ('_transitions(text,timestamp with time zone,timestamp with time zone)', 'invoker', 'i', 'operator user viewer'),
+  ('_ungranted_secret(rowcron.job)', 'invoker', 's', 'operator user viewer'),
   ('_unfold(rowcron.job,rowcron._parsed,rowcron.ledger,timestamp with time zone,timestamp with time zone)', 'definer', 's', 'operator user viewer'),
   ('_wake_for_jobs()', 'definer', 'v', ''),
   ('_wake_for_runs()', 'definer', 'v', ''),

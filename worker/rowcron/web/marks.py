@@ -34,11 +34,7 @@ _ITS_GRANTS = """
         rowcron._lacks_owner(j),
         rowcron._may_own_kind(j.owner, j.kind),
         rowcron._may_use_connection(j.owner, j.connection),
-        case when j.kind in ('http', 'shell') then (
-          select string_agg(s.name, ' ')
-          from unnest(rowcron._named_secrets(j.command || coalesce(j.args::text, ''))) as s (name)
-          where not rowcron._may_use_secret(j.owner, s.name)
-        ) end
+        rowcron._ungranted_secret(j)
 """
 # Of each job and run that somebody looks at its mark (null: it is not there), and whether the job
 # is there. Some of what a page says changes though nobody writes: when workers die, when a window
