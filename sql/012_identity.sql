@@ -58,9 +58,12 @@ create or replace function rowcron._bind() returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  update rowcron.setting as s set value = to_jsonb(rowcron._identity()) where s.name = 'identity'
+  update rowcron.setting as s
+  set value = case s.name when 'identity' then to_jsonb(rowcron._identity()) else 'null' end
+  where s.name in ('identity', 'agenda_renewed')
 $$;
-comment on function rowcron._bind() is 'Binds the installation to the database in which it is now.';
+comment on function rowcron._bind() is 'Binds the installation to the database in which it is now, '
+  'whose zone files may be others (chapter 053).';
 
 create or replace function rowcron._held() returns text
 language plpgsql security definer

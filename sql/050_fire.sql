@@ -5,7 +5,8 @@
 -- in a statement of its own, so that an edit is either before or after; next_run_at is always above
 -- the high-water mark, which the same statement raises; and a unique index allows one live run an
 -- occurrence. A job whose schedule cannot be computed any more (a zone that left the server's
--- tzdata) is taken off the agenda with an entry that says so, and harms no other.
+-- tzdata) is taken off the agenda with an entry that says so, and harms no other; one for which the
+-- server's tzdata of today names another instant is put right, and fired only if that is due.
 
 set role rowcron_owner;
 
@@ -39,13 +40,15 @@ create or replace function rowcron._fire_due(
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  outdated bigint[];
 begin
   with entries as materialized (
     -- Columns, not rows: commands may be long. Nearly always one occurrence is due, and all that
     -- there is to find out is what follows; else, and when careful, there is a plan.
     select
       a.ctid as tid, j.id as job_id, j.name, j.owner, j.queue, j.kind, j.priority, j.on_overlap,
-      j.max_runs, a.next_run_at as first, f.following,
+      j.max_runs, a.next_run_at as first, f.following, z.outdated,
       rowcron._handler(j.kind, j.command, j.connection) as handler,
       case when j.jitter is not null then j end as jittered,
       case when f.following <= at then rowcron._plan_due(j, a, at) end as plan,
@@ -58,7 +61,20 @@ begin
     -- a range: for an equality also all jobs may be read, if that was planned while there were few
     join rowcron.job as j on j.id >= a.job_id and j.id <= a.job_id
     cross join lateral (
+      select case  -- chapter 053
+        when j.timezone = 'UTC' or (a.parsed).form = 'after' then false
+        when careful then rowcron._is_outdated(a.next_run_at, a.parsed,
+          greatest(a.high_water, j.starts_at - interval '1 microsecond'), j.timezone,
+          coalesce(j.starts_at, j.created_at), j.on_gap, j.on_fold)
+        else a.next_run_at is distinct from rowcron._next(a.parsed,
+          greatest(a.high_water, j.starts_at - interval '1 microsecond'), j.timezone,
+          coalesce(j.starts_at, j.created_at), j.on_gap, j.on_fold)
+      end as outdated
+      offset 0
+    ) as z
+    cross join lateral (
       select case
+        when z.outdated then null
         when careful or j.max_runs is not null or j.starts_at > a.next_run_at
           or j.on_missed = 'skip' and a.next_run_at < at - j.missed_grace then '-infinity'
         when (a.parsed).form not in ('at', 'after') then (
@@ -86,7 +102,7 @@ begin
       from rowcron.run as r
       where r.job_id = e.job_id and r.scheduled_for is not null
     ) as l
-    where not (ahead and l.live_run_id is not null and e.on_overlap <> 'allow')
+    where not e.outdated and not (ahead and l.live_run_id is not null and e.on_overlap <> 'allow')
   ), wanted as materialized (
     select
       d.job_id, d.name, d.owner, d.queue, d.kind, d.priority, d.handler, d.live_run_id,
@@ -176,9 +192,20 @@ begin
   )
   select
     coalesce(array_agg(r.id) filter (where r.state = 'running'), '{}'),
-    count(*) filter (where r.state = 'ready')
-  into started, readied
+    count(*) filter (where r.state = 'ready'),
+    (select array_agg(e.job_id) from entries as e where e.outdated)
+  into started, readied, outdated
   from runs as r;
+  if outdated is not null then
+    select s.due into outdated from rowcron._set_right(outdated, at) as s;
+    -- at once: a session with other zone files, asked next, would put it back
+    if outdated <> '{}' then
+      select _fire_due.started || f.started, _fire_due.readied + f.readied into started, readied
+      from rowcron._fire_due(
+        array(select a.ctid from rowcron.agenda as a where a.job_id = any (outdated)), at, careful,
+        room - cardinality(_fire_due.started), worker_id, seal, handlers, ahead) as f;
+    end if;
+  end if;
 end
 $$;
 comment on function rowcron._fire_due(

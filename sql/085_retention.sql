@@ -128,11 +128,13 @@ begin
     return;
   end if;
   -- whatever is wrong with one must cost neither the others nor a worker its sign of life
-  foreach step in array array['orphans', 'runs', 'rows', 'outputs', 'partitions'] loop
+  foreach step in array array['orphans', 'instants', 'runs', 'rows', 'outputs', 'partitions'] loop
     begin
       done := true;
       if step = 'orphans' then
         perform rowcron._pause_orphans();
+      elsif step = 'instants' then
+        done := rowcron._renew_agenda(at, 2000);
       elsif step = 'runs' then
         done := rowcron._reconcile(at, 5000);
       elsif step = 'rows' then
@@ -154,7 +156,7 @@ begin
 end
 $$;
 comment on function rowcron._maintain(timestamptz) is
-  'Once a minute, by whichever worker comes first: runs follow their jobs, what has had its time is '
-    'cleaned away, partitions are made and dropped.';
+  'Once a minute, by whichever worker comes first: instants follow the rules of zones, runs their '
+    'jobs, what has had its time is cleaned away, partitions are made and dropped.';
 
 reset role;

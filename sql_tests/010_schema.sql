@@ -11,7 +11,7 @@ select is((select array_agg(n.nspname || ' ' || n.nspowner::regrole order by n.n
   '{"rowcron rowcron_owner","rowcron_executor rowcron_owner"}', 'two schemas, which rowcron_owner owns');
 select is((select array_agg(s.name order by s.name) from rowcron.setting as s
   where s.name <> 'schema_hash'),  -- which only `rowcron install` writes
-  '{change_retention,executor,hold,identity,installation,kinds,maintained_at,notify,oldest_worker,outputs_cleared_at,retention,schema_version}', 'the settings are known');
+  '{agenda_renewed,change_retention,executor,hold,identity,installation,kinds,maintained_at,notify,oldest_worker,outputs_cleared_at,retention,schema_version}', 'the settings are known');
 select is((select array_agg(s.name) from rowcron.setting as s where s.description !~ '\.$'), null, 'each says what it decides');
 select is(rowcron._read_setting('retention'), '"30 days"', 'a setting is read by name');
 select is(rowcron._read_setting('no such'), null, 'one that is not there is null');

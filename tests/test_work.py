@@ -81,6 +81,8 @@ def loaded(server: TestServer, around: int) -> Database:
         for text in (CHANGES, LIVE, PAST):
             db.execute(text.format(count=around).encode())
         db.execute("insert into rowcron.lane values ('elsewhere', 'sql') on conflict do nothing")
+        # what an installation leaves to be done once
+        db.execute("select rowcron._renew_agenda(clock_timestamp(), 1000000)")
         db.execute("vacuum (analyze)")
     return database
 

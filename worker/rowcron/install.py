@@ -37,6 +37,8 @@ left join pg_catalog.pg_proc as p
   on p.oid = pg_catalog.to_regprocedure('rowcron.execute(bigint, uuid)')
 where n.nspname = 'rowcron'
 """
+# Zone files may be others now (sql/053); the chapters do so, too.
+_RENEW_AGENDA = "update rowcron.setting set value = 'null' where name = 'agenda_renewed'"
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ def _apply(conn: psycopg.Connection, *, force: bool, wanted: bool) -> Installed:
             # a restore may have left either with somebody else
             same = owners == (alone or "rowcron_owner", alone or "rowcron_gate")
             if stored.get("schema_hash") == schema_hash(alone) and same and not force:
+                if alone is None:
+                    conn.execute("set local role rowcron_owner")
+                conn.execute(_RENEW_AGENDA)
                 return Installed(False, __version__, previous, alone)
             conn.execute("set local client_min_messages = warning")
             conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
