@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 ITEM = re.compile(
     r"(?:(\*)|(H)(?:\((\d{1,4})-(\d{1,4})\))?|(\d{1,4}|[A-Z]{3})(?:-(\d{1,4}|[A-Z]{3}))?)"
-    r"(?:/(\d{1,9}))?"
+    r"(?:/(\d{1,9}))?",
+    re.ASCII,
 )
 
 
@@ -65,6 +66,24 @@ def read_field(text: str, slot: int, seed: str) -> str | None:
 
     `slot` is 0 for seconds to 5 for the day of the week. Raises `BadSchedule`.
     """
+    values, special = values_of(text, slot, seed)
+    if not special:
+        whole = len(values) == FIELDS[slot].span
+        return "*" if whole else ",".join(map(str, sorted(values)))
+    if values or len(special) > 1 or (slot == DAY and special != ["L"]):
+        return None
+    if slot == DAY:
+        return "L"
+    found = re.fullmatch(r"L?(\d)(?:#(\d)|L)?", special[0])
+    assert found is not None
+    return f"{found[1]}#{found[2]}" if found[2] else f"L{found[1]}"
+
+
+def values_of(text: str, slot: int, seed: str) -> tuple[set[int], list[str]]:
+    """Return the numbers that a field names and what else it has, weekdays there from 0 to 6.
+
+    Raises `BadSchedule`.
+    """
     field = FIELDS[slot]
     values: set[int] = set()
     special: list[str] = []
@@ -72,22 +91,18 @@ def read_field(text: str, slot: int, seed: str) -> str | None:
         item = "*" if text == "?" and slot in (DAY, WEEK) else written.upper()
         if found := ITEM.fullmatch(item):
             values.update(_values(found, slot, written, seed))
-        elif re.fullmatch(field.special, item):
-            special.append(item)
-        else:
+        elif not re.fullmatch(field.special, item):
             raise _invalid(field, written)
-    if not special:
-        whole = len(values) == field.span
-        return "*" if whole else ",".join(map(str, sorted(values)))
-    if values or len(special) > 1 or (slot == DAY and special != ["L"]):
-        return None
-    if slot == DAY:
-        return "L"
-    by_number = re.sub("|".join(DAYS), lambda name: str(DAYS.index(name[0])), special[0])
-    found = re.fullmatch(r"L?0?(\d)L?(?:#0?(\d))?", by_number)
-    assert found is not None
-    day = int(found[1]) % 7
-    return f"{day}#{found[2]}" if found[2] else f"L{day}"
+        elif slot == WEEK:
+            numbers = re.sub("|".join(DAYS), lambda name: str(DAYS.index(name[0])), item)
+            special.append(re.sub(r"^(L?)0?(\d)", _weekday, numbers.replace("#0", "#")))
+        else:
+            special.append(item)
+    return values, special
+
+
+def _weekday(found: re.Match[str]) -> str:
+    return f"{found[1]}{int(found[2]) % 7}"
 
 
 def _invalid(field: Field, written: str) -> BadSchedule:

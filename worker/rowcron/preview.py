@@ -6,7 +6,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from rowcron.crondays import ever
 from rowcron.cronfields import DAY, WEEK, BadSchedule, is_plain, read_field
+from rowcron.intervals import read_interval
 
 __all__ = ["ONLY_THE_DATABASE", "BadSchedule", "describe", "next_runs"]
 
@@ -19,13 +21,15 @@ NICKNAMES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "m": 60, "minute": 60, "h": 3600, "hr": 3600}
-UNITS |= {"hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800}
-PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
-CLOCK = re.compile(r"\s*(\d+):(\d\d)(?::(\d\d))?\s*")
-TOLD_BY_CALENDAR = re.compile(r"P\S+|.*(?<![a-z])(mon|month|y|yr|year|decade)s?\b.*", re.I)
-
-
+STRANGE = re.compile(r"[^\x20-\x7e\t\r\n]")
+LONGEST = 1000
+# as rowcron._parse_instant (sql/024)
+INSTANT = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)"
+    r"(?:[Tt ] *([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,6}))?)?"
+    r" *(?:([Zz])|([+-])(0\d|1[0-5]):?([0-5]\d)?)?)?",
+    re.ASCII,
+)
 FAR = timedelta(days=366 * 30)
 WIDEST = timedelta(hours=3)  # no clock change moves further, days that a zone left out aside
 LIMIT = 20_000
@@ -49,18 +53,20 @@ def next_runs(
 def _next_runs(
     schedule: str, count: int, after: datetime, timezone: ZoneInfo, seed: str
 ) -> list[datetime] | None:
+    if strange := STRANGE.search(schedule):
+        raise BadSchedule(f'character "{strange[0]}" does not belong there; type it anew')
+    if len(schedule) > LONGEST:
+        raise BadSchedule(f"{len(schedule)} characters, a schedule has at most {LONGEST}")
     text = " ".join(schedule.split())
     word, _, rest = text.partition(" ")
     match word.lower():
         case "@reboot" if not rest:
             return []
         case "@every" | "@after":
-            if TOLD_BY_CALENDAR.fullmatch(rest):
-                return None
-            days, step = _interval(rest)
-            if days and not _is_fixed(timezone):
+            interval = read_interval(rest)
+            if interval.calendar or (interval.days and not _is_fixed(timezone)):
                 return None  # a day there may have 23 hours
-            step += timedelta(days=days)
+            step = timedelta(interval.days, microseconds=round(interval.seconds * 1_000_000))
             start = after.astimezone(UTC)
             return [(start + step * number).astimezone(timezone) for number in range(1, count + 1)]
         case "@at":
@@ -102,6 +108,9 @@ def _cron(
     days, weekdays = read[DAY - first], read[WEEK - first]
     either = not (fields[DAY - first][0] in "*?" or fields[WEEK - first][0] in "*?")
     if None in read or (either and not (is_plain(days) and is_plain(weekdays))):
+        texts = fields[DAY - first], str(read[4 - first]), fields[WEEK - first]
+        if not ever(*texts, either, seed):
+            raise BadSchedule("it never occurs")
         return None
     if either and "*" in (days, weekdays):
         read[DAY - first] = read[WEEK - first] = "*"
@@ -112,7 +121,7 @@ def _cron(
     end = wall + FAR
     times = croniter(
         " ".join(map(str, read)),
-        wall - (WIDEST if _changes(wall - WIDEST, timezone) else timedelta()),
+        wall - (WIDEST if _changed_near(start, timezone) else timedelta()),
         second_at_beginning=True,
         day_or=either,
     )
@@ -145,6 +154,12 @@ def _changes(wall: datetime, timezone: ZoneInfo) -> bool:
     return wall.replace(tzinfo=timezone).utcoffset() != later.utcoffset()
 
 
+def _changed_near(at: datetime, timezone: ZoneInfo) -> bool:
+    """Whether clocks change within `WIDEST` of an instant in UTC, before or after it."""
+    sides = ((at + side).astimezone(timezone).utcoffset() for side in (-WIDEST, WIDEST))
+    return len(set(sides)) > 1
+
+
 def _instants(wall: datetime, timezone: ZoneInfo, fixed: bool) -> list[datetime]:
     """The instants of a wall-clock time: a fixed one has always one, others none in a gap."""
     if fixed:
@@ -172,31 +187,17 @@ def _first_instant(wall: datetime, timezone: ZoneInfo) -> datetime:
     return there
 
 
-def _interval(text: str) -> tuple[int, timedelta]:
-    """Read `90 seconds`, `1 h 30 min`, `00:05:00`: whole days, and the rest."""
-    days, seconds, place = 0.0, 0.0, 0
-    while part := PART.match(text, place):
-        unit = part[2].lower()
-        unit = unit if unit in UNITS else unit.removesuffix("s")
-        if unit not in UNITS:
-            raise BadSchedule(f'unknown unit "{part[2]}" in "{text}", for example 90 seconds')
-        if UNITS[unit] >= UNITS["day"]:
-            days += float(part[1]) * UNITS[unit] / UNITS["day"]
-        else:
-            seconds += float(part[1]) * UNITS[unit]
-        place = part.end()
-    if clock := CLOCK.match(text, place):
-        seconds += int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3] or 0)
-        place = clock.end()
-    seconds += days % 1 * UNITS["day"]
-    if text[place:].strip() or days + seconds <= 0:
-        raise BadSchedule(f'"{text}" is not an interval, for example 90 seconds')
-    return int(days), timedelta(seconds=seconds)
-
-
 def _instant(text: str, timezone: ZoneInfo) -> datetime:
+    found = INSTANT.fullmatch(text)
+    if found is None:
+        raise BadSchedule(f'"{text}" is not an instant, for example 2026-12-24 18:00')
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    fraction = int((found[7] or "").ljust(6, "0"))
     try:
-        at = datetime.fromisoformat(text)
+        wall = datetime(year, month, day, hour, minute, second, fraction)
     except ValueError:
-        raise BadSchedule(f'"{text}" is not an instant, for example 2026-12-24 18:00') from None
-    return at if at.tzinfo else at.replace(tzinfo=timezone)
+        raise BadSchedule(f'instant "{text}" does not exist') from None
+    if found[8] or found[9]:
+        ahead = timedelta(hours=int(found[10] or 0), minutes=int(found[11] or 0))
+        return wall.replace(tzinfo=UTC) - (-ahead if found[9] == "-" else ahead)
+    return _first_instant(wall, timezone)
