@@ -27,6 +27,7 @@ create or replace function rowcron._plan_due(job rowcron.job, entry rowcron.agen
 returns rowcron._plan
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'  -- missed_grace may have days
 as $$
 declare
   plan rowcron._plan;

@@ -15,6 +15,7 @@ create or replace function rowcron._jittered(job rowcron.job, scheduled_for time
 returns timestamptz
 language sql stable
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'  -- in another zone a day of it may have 23 hours
 as $$
   -- a share from the occurrence's hash, so that it is the same whoever fires it; never past the
   -- next one. In seconds, which no length carries out of range.
@@ -39,6 +40,7 @@ create or replace function rowcron._fire_due(
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'  -- missed_grace may have days
 as $$
 declare
   outdated bigint[];

@@ -1,7 +1,7 @@
 -- Time becomes runs: what is due, missed, overlapping, over.
 
 begin;
-select plan(128);
+select plan(131);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -199,6 +199,25 @@ select is(
   (select count(*) from rowcron.run as r join rowcron.job as j on j.id = r.job_id
    where r.job like 'jitter %' and rowcron._jittered(j, r.scheduled_for, '2030-01-01 00:02') <> r.due_at),
   0::bigint, 'the jitter of an occurrence is always the same');
+
+-- the session's time zone, where a day has 23 hours
+set local role tap_ann;
+insert into rowcron.job (name, schedule, command, jitter) select 'of days ' || n, '@every 30 days', 'select 1', '29 days' from generate_series(1, 20) as n;
+reset role;
+create temp table tap_due as select array(select rowcron._jittered(j, '2030-03-30 00:00Z', '2030-04-29 00:00Z') from rowcron.job as j where j.name like 'of days%' order by j.id) as at;
+set local timezone to 'Europe/Berlin';
+select is(array(select rowcron._jittered(j, '2030-03-30 00:00Z', '2030-04-29 00:00Z') from rowcron.job as j where j.name like 'of days%' order by j.id),
+  (select d.at from tap_due as d), 'jitter of days is the same in a session of another time zone');
+delete from rowcron.job where name like 'of days%';
+truncate public.tap_cases;
+insert into public.tap_cases (name, schedule, on_missed, missed_grace)
+values ('a grace of one day', '30 12 * * *', 'skip', '1 day'), ('a grace of one day, several', '30 */6 * * *', 'skip', '1 day');
+select public.tap_store('2030-03-30 12:00Z');
+select is((select f.readied from rowcron._fire_lane('a grace of one day', 'sql', '2030-03-31 12:00Z', 10) as f), 1, 'a grace of a day has 24 hours there');
+select rowcron._fire_lane('a grace of one day, several', 'sql', '2030-03-31 12:00Z', 10);
+select is((select array_agg(l.reason) from rowcron.ledger as l where l.job like 'a grace of one day%'), '{only the latest of several that were due runs}', 'also where several are due');
+set local timezone to 'UTC';
+truncate public.tap_cases;
 
 -- a lane, a chunk
 truncate public.tap_cases;
