@@ -5,8 +5,9 @@
 -- because from minute 56 to minute 0 there are four. First the times of a day, then the days, then
 -- the zone.
 --
--- Where six fields name a fixed time, the sentence says what that means when the clock changes,
--- since the same line without its seconds would behave otherwise.
+-- Where times of day that are told follow elapsed time, because there are six fields or the minute
+-- or hour begins with `*`, the sentence says what that means when the clock changes, since another
+-- line that names the same times would behave otherwise.
 
 set role rowcron_owner;
 
@@ -99,8 +100,32 @@ $$;
 comment on function rowcron._explain_days(rowcron._parsed) is
   'The days of a cron schedule, in English; empty for every day.';
 
-create or replace function rowcron._explain(
-  parsed rowcron._parsed, schedule text, timezone text
+create or replace function rowcron._explain_change(
+  parsed rowcron._parsed, on_gap text, on_fold text
+) returns text
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    '; as %s it follows elapsed time: %s (without the %s it would run once)',
+    case when parsed.with_seconds then 'it has seconds' else 'minute or hour begins with *' end,
+    concat_ws(
+      ', ',
+      case when on_gap is null then 'not at all where the clock is put forward over it' end,
+      case when on_fold is null then 'twice where it is put back' end
+    ),
+    case when parsed.with_seconds then 'seconds' else '*' end
+  )
+  where on_gap is null or on_fold is null
+$$;
+
+comment on function rowcron._explain_change(rowcron._parsed, text, text) is
+  'What a change of time does to a schedule that follows elapsed time, as far as no policy says; else null.';
+
+create or replace function rowcron._explain_job(
+  parsed rowcron._parsed, schedule text, timezone text, on_gap text, on_fold text
 ) returns text
 language plpgsql
 immutable
@@ -109,46 +134,56 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  times text;
+  sentence text;
   days text;
+  lists_times boolean;
 begin
   if parsed.form = 'every' then
-    return 'every ' || regexp_replace(rowcron._explain_interval(parsed.step), E'^1 (\\w+)$', E'\\1')
+    sentence := 'every '
+      || regexp_replace(rowcron._explain_interval(parsed.step), E'^1 (\\w+)$', E'\\1')
       || case when parsed.elapsed then '' else ', ' || timezone end;
   elsif parsed.form = 'after' then
-    return rowcron._explain_interval(parsed.step) || ' after the end of the last run';
+    sentence := rowcron._explain_interval(parsed.step) || ' after the end of the last run';
   elsif parsed.form = 'at' then
-    return 'once, on ' || to_char(
+    sentence := 'once, on ' || to_char(
       coalesce(parsed.at_instant at time zone interval '0', parsed.at_local),
-      'FMDD FMMonth YYYY" at "HH24:MI' || case
-        when date_part('second', parsed.at_local) <> 0 then ':SS' else '' end
-      ) || ', ' || case when parsed.at_instant is null then timezone else 'UTC' end;
+      'FMDD FMMonth YYYY" at "HH24:MI'
+    ) || case
+      when date_part('second', parsed.at_local) <> 0
+        then regexp_replace(to_char(parsed.at_local, ':SS.US'), E'\\.?0{1,6}$', '')
+      else ''
+    end || ', ' || case when parsed.at_instant is null then timezone else 'UTC' end;
   elsif parsed.form = 'reboot' then
-    return 'at each start of the server';
+    sentence := 'at each start of the server';
   elsif parsed.form is null then
     return 'only on demand';
+  else
+    sentence := rowcron._explain_times(parsed);
+    days := rowcron._explain_days(parsed);
+    lists_times := sentence like 'at %' and sentence not like '%every hour';
+    sentence := sentence
+      || case
+        when days <> '' then ' ' || days
+        when lists_times then ' every day'
+        else ''
+      end
+      || ', ' || timezone
+      || case
+        when parsed.elapsed and timezone <> 'UTC' and (
+          lists_times or parsed.with_seconds
+          and btrim(schedule, E' \t\r\n') ~ E'^\\S+\\s+[^*]\\S*\\s+[^*]'
+        ) then coalesce(rowcron._explain_change(parsed, on_gap, on_fold), '')
+        else ''
+      end;
   end if;
-  times := rowcron._explain_times(parsed);
-  days := rowcron._explain_days(parsed);
-  return times || case
-      when days <> '' then ' ' || days
-      when times like 'at %' and times not like '%every hour' then ' every day'
-      else ''
-    end
-    || ', ' || timezone
-    || case
-      when parsed.with_seconds and timezone <> 'UTC'
-        and btrim(schedule, E' \t\r\n') ~ E'^\\S+\\s+[^*]\\S*\\s+[^*]'
-      then '; as it has seconds it follows elapsed time: not at all where the clock is put forward over'
-        ' it, twice where it is put back (without the seconds it would run once)'
-      else ''
-    end;
+  return sentence || coalesce('; on_gap = ' || on_gap, '') || coalesce('; on_fold = ' || on_fold, '');
 end;
 $$;
 
-comment on function rowcron._explain(rowcron._parsed, text, text) is
-  'A parsed schedule in English; null parsed means only on demand. A definer that reads nothing but its
-arguments: whoever sees a job is told its schedule as it stands in the agenda.';
+comment on function rowcron._explain_job(rowcron._parsed, text, text, text, text) is
+  'A parsed schedule in English, with a job''s policies for changes of time; null parsed means only on
+demand. A definer that reads nothing but its arguments: whoever sees a job is told its schedule as it
+stands in the agenda.';
 
 create or replace function rowcron.explain(
   schedule text, timezone text default 'UTC', seed text default null
@@ -165,8 +200,9 @@ declare
 begin
   perform rowcron._check_timezone(timezone);
   return case when spread then 'for example ' else '' end
-    || rowcron._explain(
-      rowcron._parse(schedule, case when spread then 'owner.name' else seed end), schedule, timezone
+    || rowcron._explain_job(
+      rowcron._parse(schedule, case when spread then 'owner.name' else seed end), schedule, timezone,
+      null, null
     )
     || case when spread then '; H spreads jobs by owner and name' else '' end;
 end;

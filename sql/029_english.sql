@@ -118,6 +118,7 @@ declare
   second_step constant integer := rowcron._even_step(parsed.seconds, 60);
   minute_step constant integer := rowcron._even_step(parsed.minutes, 60);
   hour_step constant integer := rowcron._even_step(parsed.hours, 24);
+  last_second constant integer := 60 - second_step;
   at_seconds text;
   of_minutes text;
   of_hours text;
@@ -154,7 +155,7 @@ begin
     when hours_in_a_row then ' from ' || to_char(make_time(first_hour, minute, 0), 'HH24:MI')
       || ' to ' || to_char(make_time(last_hour, case
         when minute_step is null then minute else 60 - minute_step
-      end, 0), 'HH24:MI')
+      end, coalesce(last_second, 0)), 'HH24:MI' || case when last_second > 0 then ':SS' else '' end)
     when minute_step is not null then ' in ' || of_hours
   end;
   return case

@@ -14,11 +14,7 @@ select
   j.timezone,
   case
     when j.schedule is null then 'on demand'
-    -- what it says about changes of time holds without policies of the job's own
-    when j.on_gap is not null or j.on_fold is not null
-      then split_part(rowcron._explain(a.parsed, j.schedule, j.timezone), '; as it has', 1)
-        || coalesce('; on_gap = ' || j.on_gap, '') || coalesce('; on_fold = ' || j.on_fold, '')
-    else rowcron._explain(a.parsed, j.schedule, j.timezone)
+    else rowcron._explain_job(a.parsed, j.schedule, j.timezone, j.on_gap, j.on_fold)
   end as english,
   j.enabled,
   j.queue,
@@ -62,6 +58,8 @@ comment on view rowcron.jobs is 'A job a row: what it is, in English, when it is
   'ended last. state: scheduled, on demand, paused, overdue (due for more than a minute, and not '
   'begun), or over (its schedule names nothing further).';
 comment on column rowcron.jobs.owner is 'The job''s owner; compared as job.owner is.';
+
+drop function if exists rowcron._explain(rowcron._parsed, text, text);  -- the view had it
 
 create or replace view rowcron.upcoming with (security_invoker = true) as
 select

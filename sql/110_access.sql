@@ -147,7 +147,7 @@ grant execute on function rowcron.token_role, rowcron.pulse to rowcron_web;
 
 -- the calendar and what only reads its arguments
 grant execute on function
-  rowcron.next_run, rowcron.next_runs, rowcron.explain, rowcron._explain, rowcron.version,
+  rowcron.next_run, rowcron.next_runs, rowcron.explain, rowcron._explain_job, rowcron.version,
   rowcron._me, rowcron._read_setting, rowcron._local_text, rowcron._may_own_kind,
     rowcron._ledger_overflows, rowcron._held, rowcron._is_overdue, rowcron._is_plain,
   rowcron._is_ahead

@@ -1,7 +1,7 @@
 -- A schedule in English, from its masks.
 
 begin;
-select plan(58);
+select plan(68);
 set local timezone to 'UTC';
 
 select is(rowcron.explain(schedule, zone), english, schedule)
@@ -43,6 +43,12 @@ from (values
   ('@after 5 minutes', 'UTC', '5 minutes after the end of the last run'),
   ('@at 2026-12-24 18:00', 'Europe/Berlin', 'once, on 24 December 2026 at 18:00, Europe/Berlin'),
   ('@at 2026-12-24 18:00Z', 'UTC', 'once, on 24 December 2026 at 18:00, UTC'),
+  ('@at 2026-12-24 18:00:00.5', 'UTC', 'once, on 24 December 2026 at 18:00:00.5, UTC'),
+  ('@at 2026-12-24 18:00:30', 'UTC', 'once, on 24 December 2026 at 18:00:30, UTC'),
+  ('@at 2026-12-24 18:00:10.000010+01', 'UTC', 'once, on 24 December 2026 at 17:00:10.00001, UTC'),
+  ('* * 9 * * *', 'UTC', 'every second from 09:00 to 09:59:59, UTC'),
+  ('*/10 * 9-17 * * *', 'UTC', 'every 10 seconds from 09:00 to 17:59:50, UTC'),
+  ('*/60 2 * * *', 'UTC', 'at 02:00 every day, UTC'),
   ('@reboot', 'UTC', 'at each start of the server'),
   ('@weekly', 'UTC', 'at 00:00 on Sundays, UTC'),
   ('10-20 3 * * *', 'UTC', 'at minutes 10 to 20 of hour 3 every day, UTC'),
@@ -64,6 +70,22 @@ select is(
   'at 02:30 every day, Europe/Berlin; as it has seconds it follows elapsed time: not at all where the '
   'clock is put forward over it, twice where it is put back (without the seconds it would run once)',
   'six fields with a fixed time say what a change of time does'
+);
+select is(rowcron.explain(schedule, 'Europe/Berlin'), english, schedule || ' is told from what has no *')
+from (values
+  ('0 2 * * *', 'at 02:00 every day, Europe/Berlin'),
+  ('*/60 2 * * *', 'at 02:00 every day, Europe/Berlin; as minute or hour begins with * it follows elapsed time: not at '
+    'all where the clock is put forward over it, twice where it is put back (without the * it would run once)'),
+  ('0 */60 2 * * *', 'at 02:00 every day, Europe/Berlin; as it has seconds it follows elapsed time: not at all where '
+    'the clock is put forward over it, twice where it is put back (without the seconds it would run once)')
+) as sentences (schedule, english);
+select is(
+  (select string_agg(split_part(rowcron._explain_job(rowcron._parse('*/60 2 * * *'), '*/60 2 * * *', 'Europe/Berlin', g, f), 'Berlin', 2), E'\n')
+  from (values (1, 'run', null), (2, null, 'once'), (3, 'skip', 'twice')) as p (n, g, f)),
+  '; as minute or hour begins with * it follows elapsed time: twice where it is put back (without the * it would run once); on_gap = run'
+  || E'\n; as minute or hour begins with * it follows elapsed time: not at all where the clock is put forward over it '
+  || E'(without the * it would run once); on_fold = once\n; on_gap = skip; on_fold = twice',
+  'a policy takes the place of what it overrides, and of no more'
 );
 select is(
   rowcron.explain('H H * * *', 'UTC', 'alice.report'),
