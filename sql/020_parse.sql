@@ -7,7 +7,7 @@
 --
 -- What cannot be understood is refused here, and so is what can never happen (`0 0 31 2 *`): a job
 -- that is stored has a future. Every refusal names the field, what stood there and what may stand
--- there, points at the character, and shows a line that works.
+-- there, points at the character, and shows a line that works (chapter 019).
 --
 -- The rule of days is Debian cron's. Two restricted day fields mean that either may hold; when one
 -- of them begins with `*`, or is `?`, both must hold. So `0 0 */2 * mon` is Mondays with an odd
@@ -51,28 +51,6 @@ n-th weekday w of a month, n = 6 the last. days_from_end: bit n is n days before
 bit d is the working day nearest to d, bit 0 the last working day. day_rule: 0 every day, 1 the weekday
 alone decides, 2 the month must be looked at. elapsed: follows elapsed time over changes of time.';
 
-create or replace function rowcron._refuse_schedule(
-  schedule text, place integer, fault text, fact text, advice text
-) returns void
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  raise exception using
-    errcode = 'RCSCH',
-    message = fault,
-    detail = 'character ' || place || ' of the schedule: ' || fact || E'\n'
-      || translate(schedule, E'\t\r\n', '   ') || E'\n' || repeat(' ', place - 1) || '^',
-    hint = advice;
-end;
-$$;
-
-comment on function rowcron._refuse_schedule(text, integer, text, text, text) is
-  'Refuses a schedule, pointing at the character where it goes wrong.
-Errors: RCSCH, always.';
-
 create or replace function rowcron._parse(schedule text, seed text default null)
 returns rowcron._parsed
 language plpgsql
@@ -95,12 +73,15 @@ begin
   odd := substring(schedule from E'[^\\x20-\\x7e\\t\\r\\n]');
   if odd is not null then
     perform rowcron._refuse_schedule(schedule, strpos(schedule, odd),
-      format('character "%s" (U+%s) is not plain ASCII', odd,
-        lpad(upper(to_hex(ascii(odd)) collate "C"), 4, '0')),
+      format(
+        case when ascii(odd) < 128 then 'character U+%2$s is a control character'
+          else 'character "%s" (U+%s) is not plain ASCII' end,
+        odd, lpad(upper(to_hex(ascii(odd)) collate "C"), 4, '0')
+      ),
       'a schedule has digits, letters, spaces and * , - / ? # @ ( )',
       case
         when odd ~ E'[\\u2010-\\u2015\\u2212\\ufe58\\ufe63\\uff0d]' then 'type a hyphen: -'
-        when odd ~ E'[\\u00a0\\u2000-\\u200b\\u202f\\u205f\\u3000\\ufeff]' then 'type a space'
+        when odd ~ E'[\\x0b\\x0c\\u00a0\\u2000-\\u200b\\u202f\\u205f\\u3000\\ufeff]' then 'type a space'
         else 'for example: 0 3 * * mon-fri (at 03:00 on weekdays)'
       end);
   elsif length(schedule) > 1000 then
@@ -109,14 +90,10 @@ begin
       message = format('schedule of %s characters is too long', length(schedule)),
       detail = 'a schedule has at most 1000 characters',
       hint = 'for example: */5 * * * * (every 5 minutes)';
-  elsif schedule collate "C" ~* E'^\\s*(CRON_)?TZ=' then
-    perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, E'\\S'),
-      format('schedule names a time zone: "%s"', substring(schedule from E'(?i)[A-Z_]+=\\S*')),
-      'the time zone of a job stands in its column timezone, not in its schedule',
-      format('write: schedule = %L, timezone = %L',
-        regexp_replace(schedule, E'^\\s*\\S+\\s*', ''), substring(schedule from E'=(\\S*)')));
+  elsif schedule collate "C" ~* E'^\\s*(CRON_)?TZ\\s*=' then
+    perform rowcron._refuse_zone(schedule);
   elsif schedule ~ E'^\\s*@' then
-    return rowcron._parse_word(schedule, seed);
+    return rowcron._parse_word(translate(schedule, E'\t\r\n', '   '), seed);
   end if;
   fields := regexp_split_to_array(btrim(schedule, E' \t\r\n'), E'[ \\t\\r\\n]+');
   if fields[1] = '' then
@@ -130,13 +107,11 @@ begin
       format('schedule "%s" has %s of 5 fields', schedule, cardinality(fields)),
       'the fields are: minute hour day-of-month month day-of-week',
       case when schedule collate "C" ~* E'^\\s*(every\\s+)?\\d+\\s*[a-z]+\\s*$'
+          and rowcron._parses('@every ' || substring(schedule from E'\\d.*\\S'))
         then 'for an interval write: @every ' || substring(schedule from E'\\d.*\\S')
         else 'for example: 0 3 * * * (at 03:00 every day)' end);
   elsif cardinality(fields) > 6 then
-    perform rowcron._refuse_schedule(schedule, regexp_instr(schedule, E'[^ \\t\\r\\n]+', 1, 7),
-      format('schedule "%s" has %s fields', schedule, cardinality(fields)),
-      'at most six: second minute hour day-of-month month day-of-week; there is no year',
-      'write: ' || array_to_string(fields[1:6], ' '));
+    perform rowcron._refuse_fields(schedule, fields);
   end if;
   parsed.form := 'cron';
   parsed.with_seconds := cardinality(fields) = 6;

@@ -16,7 +16,7 @@ create or replace function rowcron._refuse_item(
 ) returns void
 language plpgsql
 immutable
-parallel safe
+parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -53,11 +53,14 @@ begin
     when reason = 'seed' then
       'give a seed, as a job does with its owner and name: rowcron.next_run('
       || quote_literal(schedule) || ', seed => ''alice.report'')'
-    when reason = 'step' and slot = 2 and item::numeric > 60 then
+    when reason = 'step' and slot = 2 and item::numeric > 60
+      and rowcron._parses('@every ' || item || ' minutes') then
       'for an interval write: @every ' || item || ' minutes'
-    when reason = 'step' and slot = 3 and item::numeric > 24 then
+    when reason = 'step' and slot = 3 and item::numeric > 24
+      and rowcron._parses('@every ' || item || ' hours') then
       'for an interval write: @every ' || item || ' hours'
-    when reason = 'step' and slot = 1 and item::numeric > 60 then
+    when reason = 'step' and slot = 1 and item::numeric > 60
+      and rowcron._parses('@every ' || item || ' seconds') then
       'for an interval write: @every ' || item || ' seconds'
     when reason = 'range' and slot = 3 and item = '24' then
       'midnight is hour 0, for example: 0 0 * * * (at 00:00 every day)'
@@ -136,7 +139,7 @@ create or replace function rowcron._parse_field(
 ) returns bigint[]
 language plpgsql
 immutable
-parallel safe
+parallel restricted
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -174,7 +177,8 @@ begin
       if part is null and (special is null or special[2] is null) then
         perform rowcron._refuse_item(schedule, ordinal, slot, skipped, written, case
           when item = '' then 'empty'
-          when item ~ E'^-?\\d+$' or (slot = 4 and item ~ E'^\\d+W$') then 'range'
+          when (item ~ E'^-?\\d+$' or slot = 4 and item ~ E'^\\d+W$')
+            and rtrim(item, 'W')::numeric not between low and high then 'range'
           when slot = 6 and item ~ E'^(0?[0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)#\\d+$' then 'nth'
           when slot = 4 and item ~ E'^L-\\d+$' then 'end'
           else 'shape'

@@ -36,7 +36,9 @@ begin
       format('%s names no interval', word), fact, example);
   elsif spec ~ E'^\\d+(\\.\\d+)?$' then
     perform rowcron._refuse_schedule(schedule, place, format('interval "%s" has no unit', spec),
-      fact,       format('for example: %s %s seconds', word, spec));
+      fact,
+      case when rowcron._parses(format('@every %s seconds', spec))
+        then format('for example: %s %s seconds', word, spec) else example end);
   elsif spec ~ '-' or spec collate "C" ~* 'ago' then
     perform rowcron._refuse_schedule(schedule, place,
       format('interval "%s" runs backwards', spec), fact, example);
