@@ -9,12 +9,15 @@
 
 set role rowcron_owner;
 
+drop function if exists rowcron._dst_effects(  -- a column more
+  rowcron._parsed, text, text, timestamptz, text, text, timestamptz
+);
 create or replace function rowcron._dst_effects(
   parsed rowcron._parsed, schedule text, timezone text, anchor timestamptz, on_gap text,
   on_fold text, changes_at timestamptz
 ) returns table (
   change text, first_local timestamp, last_local timestamp, occurrences bigint, effect text,
-  runs_at timestamptz, detail text
+  runs_at timestamptz, detail text, again_at timestamptz
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -76,6 +79,7 @@ begin
     when effect = 'moved' then changes_at
     when change = 'fold' then changes_at - (high - first_local)
   end;
+  again_at := case when effect = 'doubled' then changes_at + (first_local - low) end;
   detail := case effect
     when 'moved' then format('%s at the first instant after the gap, %s',
       case when occurrences = 1 then 'runs' else 'run together, once,' end,
@@ -103,7 +107,7 @@ comment on function rowcron._dst_effects(
   rowcron._parsed, text, text, timestamptz, text, text, timestamptz
 )
   is 'What one change of a zone''s offset does to a schedule: no row when it names no time in the '
-    'gap or fold.';
+    'gap or fold. again_at: where doubled, the first instant of the second pass.';
 
 create or replace function rowcron._leaves_room(
   job rowcron.job, entry rowcron.agenda, instant timestamptz
@@ -147,17 +151,34 @@ begin
   )
   select
     j.name, j.owner, j.timezone, z.changes_at, e.change, e.first_local, e.last_local, e.occurrences,
-    e.effect, e.runs_at, e.detail
+    case when e.effect = 'doubled' and not (p.first and p.second) then 'once' else e.effect end,
+    case when p.first then e.runs_at else e.again_at end,
+    case
+      when e.effect = 'doubled' and not p.second then 'only the first pass lies in the window and max_runs'
+      when e.effect = 'doubled' and not p.first then 'only the second pass lies in the window'
+      else e.detail
+    end
   from zones as z
   join rowcron.job as j on j.timezone = z.timezone and j.enabled
   join rowcron.agenda as a on a.job_id = j.id and (a.parsed).form in ('cron', 'every', 'at')
   cross join lateral rowcron._dst_effects(
     a.parsed, j.schedule, j.timezone, coalesce(j.starts_at, j.created_at), j.on_gap, j.on_fold,
     z.changes_at) as e
-  where a.next_run_at is not null
-    and (j.starts_at is null or coalesce(e.runs_at, z.changes_at) >= j.starts_at)
-    and (j.ends_at is null or coalesce(e.runs_at, z.changes_at) < j.ends_at)
-    and (j.max_runs is null or rowcron._leaves_room(j, a, coalesce(e.runs_at, z.changes_at)))
+  cross join lateral (
+    select
+      coalesce(bool_or(i.fits) filter (where i.pass = 1), false) as first,
+      coalesce(bool_or(i.fits) filter (where i.pass = 2), false) as second
+    from (
+      select
+        n.pass,
+        (j.starts_at is null or n.at >= j.starts_at)
+        and (j.ends_at is null or n.at < j.ends_at)
+        and (j.max_runs is null or rowcron._leaves_room(j, a, n.at)) as fits
+      from (values (1, coalesce(e.runs_at, z.changes_at)), (2, e.again_at)) as n (pass, at)
+      where n.at is not null
+    ) as i
+  ) as p
+  where a.next_run_at is not null and (p.first or p.second)
   order by z.changes_at, j.name, j.owner;
 end
 $$;

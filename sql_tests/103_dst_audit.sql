@@ -2,7 +2,7 @@
 -- path of all functions.
 
 begin;
-select plan(30);
+select plan(35);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -102,6 +102,21 @@ from (values
   -- of a month of downtime one is run
   ('limited skip 87', 'none'),
   ('limited skip 88', '03-28 01:00 gap 02:30 02:30 1 skipped')
+) as c (job, said);
+-- passes of a fold that the window or max_runs cuts off
+insert into rowcron.job (name, schedule, timezone, command, starts_at, ends_at, max_runs) values
+  ('cut', '0 30 2 * * *', 'Europe/Berlin', 'select 1', '2027-06-01', '2027-10-31 01:00+00', null),
+  ('begun', '0 30 2 * * *', 'Europe/Berlin', 'select 1', '2027-10-31 01:00+00', null, null),
+  ('used up', '0 30 2 * * *', 'Europe/Berlin', 'select 1', '2027-10-30 12:00+00', null, 1),
+  ('not used up', '0 30 2 * * *', 'Europe/Berlin', 'select 1', '2027-10-30 12:00+00', null, 2),
+  ('ended', '0 30 2 * * *', 'Europe/Berlin', 'select 1', '2027-06-01', '2027-10-31 00:30+00', null);
+select is(pg_temp.tap_audit(c.job), c.said, 'dst_audit: ' || c.job)
+from (values
+  ('cut', '10-31 01:00 fold 02:30 02:30 1 once 00:30'),
+  ('begun', '10-31 01:00 fold 02:30 02:30 1 once 01:30'),
+  ('used up', '10-31 01:00 fold 02:30 02:30 1 once 00:30'),
+  ('not used up', '10-31 01:00 fold 02:30 02:30 1 doubled 00:30'),
+  ('ended', 'none')
 ) as c (job, said);
 set local role tap_bob;
 select is((select count(*) from rowcron.dst_audit('2028-01-01')), 0::bigint, 'somebody else''s jobs are not audited');
