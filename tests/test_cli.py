@@ -294,6 +294,14 @@ def test_next_tells_the_database_s_local_times(database: Database) -> None:
     ):  # fmt: skip
         assert told(zone, "--database-url", url) == f"Fri 2026-12-25 03:00:00{offset}"
         assert told(zone) == f"Fri 2026-12-25 03:00:00{offset}"
+    # what is read otherwise would be the session's zone's
+    for options in ((), ("--database-url", url)):
+        for wrong in ("2027-1-1 00:00", "tomorrow", "12027-1-1", "2027-02-30"):
+            refused = rowcron(
+                "next", "@daily", "--timezone", "Asia/Tokyo", "--after", wrong, *options
+            )
+            assert refused.returncode == 2
+            assert f"--after '{wrong}' is not an ISO 8601 instant" in refused.stderr
     done = rowcron("next", "@reboot", "--database-url", url)
     assert done.stdout == "at each start of PostgreSQL\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from datetime import UTC, datetime, timedelta
 from typing import LiteralString
@@ -15,6 +16,7 @@ from rowcron.output import print_json
 from rowcron.target import Named, NoDatabase, find
 from rowcron.text import relative, safe
 
+FAR_YEAR = re.compile(r"^\d{5,}(?=-)", re.ASCII)
 zone_option = click.option(
     "--timezone", metavar="ZONE", default="UTC", show_default=True, help="IANA time zone."
 )
@@ -81,8 +83,12 @@ def _asked(
     """Ask the database; what is local is told by its time zones, which may be newer than ours."""
     given = {"schedule": schedule, "count": count, "timezone": timezone, "seed": seed}
     start: LiteralString = "coalesce(%(after)s::timestamptz, clock_timestamp())"
-    if after is not None and (wall := _instant(after)) is not None and wall.tzinfo is None:
-        start = "%(after)s::timestamp at time zone %(timezone)s"
+    if after is not None:
+        near = FAR_YEAR.sub("2000", after)  # the database knows more years than Python
+        wall = _instant(near, after)
+        if wall.tzinfo is None:
+            start = "%(after)s::timestamp at time zone %(timezone)s"
+        after = wall.isoformat() if near == after else after
     query = (
         "select a.at, clock_timestamp() as now,"
         " to_char(a.at at time zone %(timezone)s, 'Dy YYYY-MM-DD HH24:MI:SS') as wall,"
@@ -104,11 +110,11 @@ def _offset(seconds: int) -> str:
     return f"{'-' if seconds < 0 else '+'}{hours:02}" + (f":{rest // 60:02}" if rest else "")
 
 
-def _instant(text: str) -> datetime | None:
+def _instant(text: str, typed: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        return None
+        raise click.UsageError(f"--after {typed!r} is not an ISO 8601 instant") from None
 
 
 def _preview(
@@ -119,9 +125,7 @@ def _preview(
     now = datetime.now(UTC)
     try:
         where = zone(timezone)
-        start = now if after is None else _instant(after)
-        if start is None:
-            raise click.UsageError(f"--after {after!r} is not an ISO 8601 instant")
+        start = now if after is None else _instant(after, after)
         start = start if start.tzinfo else start.replace(tzinfo=where)
         found = next_runs(schedule, count, after=start, timezone=where, seed=seed or "")
     except BadSchedule as error:
