@@ -43,7 +43,7 @@ begin
   values (
     worker_id, left(host, 255), pid, left(version, 40), queues, kinds, handlers,
       greatest(coalesce(concurrency, 1), 0),
-    lease, poll, at, at, at + lease
+    lease, poll, at, rowcron._put_off(worker_id, at), at + lease
   )
   on conflict do nothing;
 end
@@ -78,7 +78,7 @@ declare
   is_lost boolean;
 begin
   update rowcron.worker as w
-  set seen_at = at, expires_at = at + w.lease, session_ended_at = null
+  set seen_at = rowcron._put_off(w.id, at), expires_at = at + w.lease, session_ended_at = null
   where w.id = worker_id and w.lost_at is null and w.expires_at < at + w.lease / 2;
   if found then
     return;
@@ -225,7 +225,7 @@ begin
   then
     update rowcron.worker as w
     set
-      seen_at = at, expires_at = at + w.lease, session_ended_at = null,
+      seen_at = rowcron._put_off(w.id, at), expires_at = at + w.lease, session_ended_at = null,
       asleep = coalesce(heartbeat.asleep, w.asleep),
       wake_at = case when heartbeat.asleep then wakes when heartbeat.asleep is null
         then w.wake_at end,

@@ -6,8 +6,86 @@
 --
 -- A lease ends a lease from now at the latest. One that ends much later was noted while the clock was
 -- ahead: it is brought back to that, and whoever is alive is heard of before.
+--
+-- Nor is lost whom nobody could have heard: a server that was stopped, frozen or cut off, or a standby
+-- promoted late, does not judge by that time. It shows in that nobody at all was heard. So whoever
+-- breaks the silence puts the others' end off, in the transaction of its own word, which hides it.
 
 set role rowcron_owner;
+
+create or replace function rowcron._last_heard(at timestamptz) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select max(w.seen_at) from rowcron.worker as w
+    where w.lost_at is null and w.seen_at < at + interval '1 minute'
+  );
+end
+$$;
+comment on function rowcron._last_heard(timestamptz) is
+  'When any worker was heard last; what a clock noted that was ahead does not count.';
+
+create or replace function rowcron._is_unheard(
+  w rowcron.worker, last_heard timestamptz, at timestamptz
+) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- a start in the future was noted while the clock was ahead
+  return w.seen_at < pg_postmaster_start_time() and at >= pg_postmaster_start_time()
+      and at < pg_postmaster_start_time() + interval '5 seconds'
+    -- who lives speaks sooner, asleep or not
+    or last_heard <= at - greatest(w.lease * 0.6, interval '2.5 seconds')
+      -- Once a silence: whose end was put off ends later than it said itself. Else who comes once an
+      -- hour, and finds each time that nobody was heard, would never rescue anybody.
+      and w.expires_at <= w.seen_at + w.lease;
+end
+$$;
+comment on function rowcron._is_unheard(rowcron.worker, timestamptz, timestamptz) is
+  'Whether a worker''s silence says nothing about it, because nobody was heard for as long, or the '
+    'server has just started.';
+
+create or replace function rowcron._put_off(worker_id uuid, at timestamptz) returns timestamptz
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- a pulse is back within a second or so, and no pause between two tries is longer than this
+  soon constant timestamptz := at + interval '5 seconds';
+  last_heard timestamptz := rowcron._last_heard(at);
+  unheard uuid[] := array(
+    select w.id from rowcron.worker as w
+    where w.lost_at is null and w.expires_at < soon and w.id <> _put_off.worker_id
+      and rowcron._is_unheard(w, last_heard, at)
+  );
+  found_ids uuid[];
+begin
+  if unheard = '{}' then
+    return at;
+  end if;
+  with free as (
+    select w.id from rowcron.worker as w
+    where w.id = any (unheard) and w.lost_at is null and w.expires_at < soon
+    for no key update skip locked
+  ), put_off as (
+    update rowcron.worker as w set expires_at = soon
+    from free as f
+    where w.id = f.id
+    returning w.id
+  )
+  select array_agg(p.id) into found_ids from put_off as p;
+  -- Who has locked one is perhaps rolled back. The silence then lasts on, so that the next to speak
+  -- tries again.
+  return case when cardinality(found_ids) = cardinality(unheard) then at else last_heard end;
+end
+$$;
+comment on function rowcron._put_off(uuid, timestamptz) is
+  'Before this worker is noted as heard: gives a few more seconds to those whose silence says nothing '
+    'about them. Returns when to note it as heard: now, or if not all could be put off, when the '
+      'last one was.';
 
 create or replace function rowcron._settle_lost(
   worker_id uuid, outcome text, reason text, run_id bigint default null
@@ -66,7 +144,9 @@ begin
   for dead in
     select w.id, w.session_ended_at, w.stopping, w.expires_at > at as is_ahead
     from rowcron.worker as w
-    where w.expires_at <= at and (w.lost_at is null or looks and rowcron._holds(w.id))
+    where w.expires_at <= at and case when w.lost_at is null
+        then not rowcron._is_unheard(w, (select rowcron._last_heard(at)), at)
+        else looks and rowcron._holds(w.id) end
       or w.expires_at > at + w.lease + interval '1 minute'  -- `at` may be a little old
     for no key update skip locked
   loop

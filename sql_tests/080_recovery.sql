@@ -1,7 +1,7 @@
 -- Lost claims.
 
 begin;
-select plan(53);
+select plan(74);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -42,7 +42,7 @@ select rowcron.cancel(a.run_id) from rowcron.active as a where a.job = 'asked';
 select rowcron.unschedule('deleted');
 reset role;
 create temporary table ends as select w.expires_at from rowcron.worker as w where w.id = public.tap_id(1);
-update rowcron.worker set expires_at = (select e.expires_at from ends as e) + interval '1 second' where id = public.tap_id(2);
+update rowcron.worker set seen_at = e.expires_at - interval '3 seconds', expires_at = e.expires_at + interval '1 second' from ends as e where id = public.tap_id(2);
 
 select is(rowcron._rescue((select e.expires_at from ends as e) - interval '1 microsecond'), 0, 'within its lease a worker is left alone');
 select is(rowcron._rescue((select e.expires_at from ends as e)), 5, 'when it has run out its runs are settled');
@@ -193,6 +193,80 @@ update rowcron.run set state = 'running', worker_id = public.tap_id(9), seal = g
 select rowcron._rescue(clock_timestamp());
 select is(public.tap_run('outside') || ', ' || public.tap_entries('outside'), 'ready attempt 2 failures 0 losses 0, 1 lost its worker was stopped', 'but what is not rolled back may have begun');
 select is(public.tap_entries('outside once'), '1 lost final its worker was stopped; on_lost = fail', 'and is not run twice where a loss is final');
+
+
+-- silence of all: the database was not there to hear anybody
+delete from rowcron.worker;
+create function public.tap_at(seconds numeric) returns timestamptz language sql as $$
+  select timestamptz '2040-01-01 00:00+00' + seconds * interval '1 second'
+$$;
+create function public.tap_spoke(n integer, seconds numeric, lease interval default '10 s') returns void language sql as $$
+  delete from rowcron.worker as w where w.id = public.tap_id(n);
+  select rowcron._register(public.tap_id(n), null, '{sql}', null, 1, lease, '5 s', null, null, null, public.tap_at(seconds))
+$$;
+create function public.tap_ends() returns text language sql as $$
+  select string_agg(round(extract(epoch from w.expires_at - public.tap_at(0)), 3)::real::text, ' ' order by w.id) from rowcron.worker as w where w.lost_at is null
+$$;
+create function public.tap_breaks(seconds numeric, breaker integer default 9) returns numeric language sql as $$
+  select extract(epoch from rowcron._put_off(public.tap_id(breaker), public.tap_at(seconds)) - public.tap_at(0))
+$$;
+select public.tap_spoke(1, 0), public.tap_spoke(2, -2), public.tap_spoke(3, -50);
+select is(public.tap_breaks(5.9), 5.9, 'who speaks is heard');
+select is(public.tap_ends(), '10 8 -40', 'while somebody is every few seconds no lease is put off');
+select is(rowcron._rescue(public.tap_at(5.9)), 0, 'and who was silent for too long');
+select is(public.tap_ends(), '10 8', 'is lost');
+select is(rowcron._rescue(public.tap_at(14)), 0, 'when nobody was heard for longer than any who lives is silent');
+select is(public.tap_ends(), '10 8', 'nobody is lost');
+select is(public.tap_breaks(14), 14::numeric, 'then somebody speaks');
+select is(public.tap_ends(), '19 19', 'and all leases are put off');
+select public.tap_breaks(18);
+select is(public.tap_ends(), '19 19', 'once');
+select public.tap_spoke(1, 15);
+select rowcron._rescue(public.tap_at(19));
+select is(public.tap_ends(), '25', 'then they end, but those of the living');
+select public.tap_breaks(3600);
+select is(public.tap_ends(), '3605', 'and after another silence those are put off again');
+select rowcron._rescue(public.tap_at(7200));
+select is(public.tap_ends(), null, 'but not for ever, though nobody is ever heard');
+select public.tap_spoke(1, 0), public.tap_spoke(2, 0);
+select public.tap_breaks(7, 1);
+select is(public.tap_ends(), '10 12', 'who speaks needs no respite');
+select public.tap_spoke(1, 0, '60 s'), public.tap_spoke(2, 0, '10 s'), public.tap_spoke(3, 0, '2 s');
+select public.tap_breaks(2.4);
+select is(public.tap_ends(), '60 10 2', 'that nobody was heard for two seconds tells nothing');
+select public.tap_breaks(2.5);
+select is(public.tap_ends(), '60 10 7.5', 'for longer it does, by the lease');
+select public.tap_spoke(1, 500000), public.tap_spoke(2, 0), public.tap_spoke(3, 0);
+select public.tap_breaks(14);
+select is(public.tap_ends(), '500010 19 19', 'a word from a clock that was ahead is not one that was heard');
+select public.tap_spoke(1, 12), public.tap_spoke(2, 0);
+update rowcron.worker set lost_at = seen_at where id <> public.tap_id(2);
+select public.tap_breaks(14);
+select is(public.tap_ends(), '19', 'nor is a last one');
+-- a server that has just started has heard only those who spoke since
+delete from rowcron.worker;
+select rowcron._register(public.tap_id(1), null, '{sql}', null, 1, '1 s', '5 s', null, null, null, pg_postmaster_start_time() - interval '1 hour'),
+  rowcron._register(public.tap_id(2), null, '{sql}', null, 1, '1 s', '5 s', null, null, null, pg_postmaster_start_time() + interval '1 s');
+update rowcron.worker set expires_at = seen_at + interval '2 s' where id = public.tap_id(1);
+select rowcron._rescue(pg_postmaster_start_time() + interval '3 s');
+select results_eq($$select w.lost_at is null from rowcron.worker as w order by w.id$$, $$values (true), (false)$$, 'a server that has just started declares nobody lost that it has not heard');
+select rowcron._put_off(public.tap_id(9), pg_postmaster_start_time() + interval '3 s');
+select is((select w.expires_at - pg_postmaster_start_time() from rowcron.worker as w where w.lost_at is null), interval '8 s', 'it gives them a few seconds');
+-- whoever comes first, with whatever
+create function public.tap_first(word text) returns boolean language plpgsql as $$
+declare
+  left_over interval;
+begin
+  delete from rowcron.worker;
+  perform rowcron._register(public.tap_id(1), null, '{sql}', null, 1, '10 s', '5 s', null, null, null, clock_timestamp() - interval '1 hour');
+  perform rowcron._register(public.tap_id(2), null, '{sql}', null, 1, '10 s', '5 s', null, null, null, clock_timestamp() - interval '1 hour');
+  execute word;
+  select w.expires_at - clock_timestamp() into left_over from rowcron.worker as w where w.id = public.tap_id(1) and w.lost_at is null;
+  return left_over between '4 s' and '5 s';
+end
+$$;
+select is(public.tap_first('select rowcron.heartbeat(public.tap_id(2))'), true, 'a heartbeat that breaks the silence rescues nobody yet');
+select is(public.tap_first('select rowcron.claim(public.tap_id(2))'), true, 'nor does a claim');
 
 select * from finish();
 rollback;

@@ -7,19 +7,23 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import psycopg
 import pytest
 
+from conftest import Connect
 from harness import wait_until
 from test_worker_faults import MortalServer, connected, mortal
 from workers import Jobs, Row, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "mortal", "start"]
 APP = ("--app", "recovery_app", "--kind", "python")
+Outage = Callable[[MortalServer], AbstractContextManager[None]]
 ROUNDS = int(os.environ.get("ROWCRON_TEST_ROUNDS", "4"))
 HOLDERS = 3
 IDS = "select worker_id::text from rowcron.run where state = 'running'"
@@ -161,6 +165,79 @@ def test_a_restart_of_the_server_costs_living_workers_nothing(
         for run in runs:
             assert jobs.end(run)["outcome"] == "succeeded"
             assert len(jobs.entries(run)) == 1
+
+
+@contextmanager
+def stopped(mortal: MortalServer) -> Iterator[None]:
+    """As `pg_ctl stop -m fast` and a start do."""
+    mortal.end(signal.SIGINT)
+    yield
+    mortal.start_again()
+
+
+@pytest.mark.parametrize("outage", [stopped, MortalServer.frozen])
+def test_an_outage_longer_than_the_lease_costs_living_workers_nothing(
+    mortal: MortalServer,
+    start: Start,
+    outage: Outage,
+) -> None:
+    """Nobody could have been heard. Two come back at once, the third a second later."""
+    database = mortal.create_database()
+    options = (*APP, "--concurrency", "1", "--lease", "2", "--poll", "1")
+    with connected(database) as jobs:
+        jobs.db.execute("grant rowcron_python to alice")
+        workers = [start(*options, url=database.url("w_worker")) for _ in range(3)]
+        wait_until(lambda: len(with_session(jobs)) == 3)
+        runs = [jobs.run("python", "hang_once", {"seconds": 8}, on_lost="fail") for _ in range(3)]
+        for run in runs:
+            jobs.wait_running(run)
+        jobs.db.execute("checkpoint")  # commits are asynchronous here
+    with outage(mortal):
+        time.sleep(3)
+        workers[0].send(signal.SIGSTOP)
+    time.sleep(1)
+    workers[0].send(signal.SIGCONT)
+    with connected(database) as jobs:
+        for run in runs:
+            assert jobs.end(run)["outcome"] == "succeeded"
+            assert len(jobs.entries(run)) == 1
+
+
+def test_whom_the_first_word_could_not_put_off_the_next_one_does(
+    connect: Connect, db: psycopg.Connection
+) -> None:
+    """Its row was locked, by somebody whose own word is rolled back."""
+    first, second = uuid4(), uuid4()
+    db.execute(
+        "select rowcron._register(id, null, '{sql}', null, 1, '10 s', '5 s', null, null, null,"
+        " clock_timestamp() - interval '14 s') from unnest(%s) as id",
+        ([first, second],),
+    )
+    ends = "select expires_at > clock_timestamp(), lost_at from rowcron.worker where id = %s"
+    with connect("postgres") as other:
+        other.execute("begin")
+        other.execute("select from rowcron.worker where id = %s for update", (first,))
+        db.execute("select rowcron.heartbeat(%s)", (second,))
+        other.execute("rollback")
+    db.execute("select rowcron._rescue(clock_timestamp())")
+    assert db.execute(ends, (first,)).fetchone() == (False, None)
+    db.execute("select rowcron.heartbeat(%s)", (uuid4(),))
+    assert db.execute(ends, (first,)).fetchone() == (True, None)
+
+
+def test_who_finds_nobody_rescues_within_some_seconds_all_the_same(
+    jobs: Jobs, start: Start
+) -> None:
+    """The only worker died while nobody was there to hear of it."""
+    first = start(*APP, "--lease", "1")
+    run = jobs.run("python", "hang_once")
+    jobs.wait_running(run)
+    first.kill()
+    time.sleep(4)
+    begin = time.monotonic()
+    start(*APP)
+    assert jobs.end(run)["outcome"] == "succeeded"
+    assert time.monotonic() - begin < 10
 
 
 def test_what_a_clock_that_was_ahead_has_noted_is_no_obstacle(jobs: Jobs, start: Start) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -28,6 +30,22 @@ class MortalServer(TestServer):
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(30)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All its sessions stand and nobody answers, as while a virtual machine moves."""
+        assert self._process is not None
+        first = self._process.pid
+        os.kill(first, signal.SIGSTOP)  # no more children from now on
+        children = Path(f"/proc/{first}/task/{first}/children").read_text("ascii").split()
+        pids = [*map(int, children), first]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def start_again(self) -> None:
         """Start on the data that is there, with durable commits from now on."""
