@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness import wait_until
 from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -70,3 +71,51 @@ def test_a_handler_may_choose_the_isolation_of_its_transaction(
     entry = jobs.end(jobs.run("python", f"end_early{kind}", {"how": ["isolation", "savepoint"]}))
     assert (entry["outcome"], entry["error"]) == ("succeeded", None)
     assert effects(jobs) == [1]
+
+
+@both
+@pytest.mark.parametrize("on_lost", ["retry", "fail"])
+def test_a_handler_is_not_to_blame_when_there_is_no_room_for_its_record(
+    jobs: Jobs, start: Start, kind: str, on_lost: str
+) -> None:
+    """It is rolled back and tried again; where that is not wanted, it is lost and not failed."""
+    worker = start()
+    jobs.db.execute("""
+      create table public.room ();
+      grant select on public.room to public;
+      create function public.is_full() returns trigger language plpgsql as $$
+      begin
+        if to_regclass('public.room') is not null then
+          raise exception using errcode = '53100', message = 'no space left on device';
+        end if;
+        return new;
+      end
+      $$;
+      create trigger is_full before insert on rowcron.ledger
+      for each row execute function public.is_full()
+    """)
+    run = jobs.run("python", f"insert{kind}", on_lost=on_lost, max_lost=1)
+    worker.wait_for("unavailable", code="53100")
+    wait_until(lambda: jobs.running(run), what="its report still waits")
+    jobs.db.execute("drop table public.room")
+    entries = [jobs.end(run), *jobs.entries(run)]
+    told = [(e["attempt"], e["outcome"], e["reason"]) for e in entries[1:]]
+    reason = "its end could not be recorded"
+    if on_lost == "fail":
+        assert told == [(1, "lost", f"{reason}; on_lost = fail")]
+        assert effects(jobs) == []
+    else:
+        assert told == [(1, "lost", reason), (2, "succeeded", None)]
+        assert effects(jobs) == [1]
+    assert "no space left on device" in entries[1]["error"]
+
+
+@both
+def test_what_a_handler_leaves_in_its_transaction_is_its_own_fault(
+    jobs: Jobs, start: Start, kind: str
+) -> None:
+    """Its record is refused each time: no reason to try for ever."""
+    start()
+    run = jobs.run("python", f"end_early{kind}", {"how": ["set transaction read only"]})
+    entry = jobs.end(run)
+    assert (entry["outcome"], entry["reason"], entry["attempt"]) == ("failed", "exception", 1)

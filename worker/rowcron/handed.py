@@ -28,6 +28,8 @@ CLOSED = (
     "the handler closed the connection that it was handed; its work is rolled back\n"
     "HINT: Leave closing it to the worker, which commits with the record of the run."
 )
+# Of what is worth trying again, these may come of what the handler has set in its transaction.
+ITS_OWN = ("57014", "25006")  # query_canceled, read_only_sql_transaction
 Describe = Callable[[Any], Outcome]
 Failure = Callable[[Run, BaseException], Outcome]
 
@@ -42,6 +44,7 @@ class Attempt:
     def __init__(self, run: Run, failure: Failure) -> None:
         self.run = run
         self.failure = failure
+        self.ours = True  # the statement under way is not the handler's
         self.outcome: Outcome | None = None
 
     def ended(self, error: BaseException, connection: psycopg.BaseConnection[Any]) -> Outcome:
@@ -59,10 +62,33 @@ class Attempt:
             )
         if isinstance(cause, ClaimLost):
             return Outcome("lost", "claim", cause.message)
+        if self.ours and isinstance(cause, Unavailable) and cause.code not in ITS_OWN:
+            return self._unrecorded(cause)
         return self.failure(self.run, error)
 
+    def _unrecorded(self, cause: Unavailable) -> Outcome:
+        """Return the outcome of a run for whose record there is no room, say.
+
+        Not the handler's fault, so not counted. All that it did here is rolled back, but it may
+        have done more elsewhere: a loss, whose own record waits until there is room again.
+        """
+        if not self.run.begun:
+            return unavailable(cause)
+        return Outcome("stopped", "its end could not be recorded", cause.message)
+
+    def work(self, function: Callable[[Any], Any], connection: Any) -> Any:
+        """Call the handler: what fails from now on is its own."""
+        self.ours = False
+        return function(connection)
+
+    def report(self, outcome: Outcome) -> tuple[str, tuple[str | None, ...]]:
+        """Return the statement that records the end, which is ours again."""
+        self.ours = True
+        return finish_in(self.run, outcome)
+
     def recorded(self, outcome: Outcome, row: Any) -> Outcome:
-        """Note that nothing but COMMIT is left to do."""
+        """Note that nothing but COMMIT is left to do, and what the handler has put off to it."""
+        self.ours = False
         if row is None:
             raise _Ended
         outcome.recorded = Recorded(row[0], row[1], None)
@@ -81,8 +107,8 @@ def call(
             try:
                 with connection.transaction():
                     connection.execute(mark(run))
-                    outcome = told(work(connection))
-                    query, values = finish_in(run, outcome)
+                    outcome = told(attempt.work(work, connection))
+                    query, values = attempt.report(outcome)
                     cursor = Cursor(connection, row_factory=tuple_row)
                     return attempt.recorded(outcome, cursor.execute(query, values).fetchone())
             except Exception as error:
@@ -103,8 +129,8 @@ async def await_call(
             try:
                 async with connection.transaction():
                     await connection.execute(mark(run))
-                    outcome = told(await work(connection))
-                    query, values = finish_in(run, outcome)
+                    outcome = told(await attempt.work(work, connection))
+                    query, values = attempt.report(outcome)
                     cursor = AsyncCursor(connection, row_factory=tuple_row)
                     await cursor.execute(query, values)
                     return attempt.recorded(outcome, await cursor.fetchone())
