@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from conftest import Connect
 from harness import Database, TestServer, wait_until
 from rowcron.connection import conninfo
 from rowcron.errors import NotInstalled
@@ -242,6 +243,30 @@ def test_cancels_and_timeouts_among_short_sql_jobs_strike_their_own_run_alone(
     assert told == expected
     effects = [run for (run,) in jobs.db.execute("select run from struck order by run").fetchall()]
     assert effects == runs[short]
+
+
+def test_a_statement_that_somebody_cancels_has_not_timed_out(
+    jobs: Jobs, start: Start, connect: Connect
+) -> None:
+    """Here while the failure of its job is being recorded, which so is rolled back."""
+    worker = start("--kind", "sql")
+    run = jobs.run("sql", "select pg_sleep(1); select 1 / 0")
+    jobs.wait_running(run)
+    waits = """
+      select pid from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'
+        and query like '%rowcron.execute(%' and pid <> pg_backend_pid()
+    """
+    with connect("postgres") as other, other.transaction():
+        other.execute("select from rowcron.run where id = %s for no key update", (run,))
+        pid = wait_until(lambda: jobs.db.execute(waits).fetchone(), what="its record waits")
+        jobs.db.execute("select pg_cancel_backend(%s)", pid)
+        gone = "select 1 from pg_stat_activity where pid = %s and state = 'active'"
+        wait_until(lambda: jobs.db.execute(gone, pid).fetchone() is None)
+    entry = jobs.end(run)
+    assert (entry["outcome"], entry["reason"], entry["attempt"]) == ("failed", "error 22012", 1)
+    assert worker.wait_for("end", run_id=run)["outcome"] == "released"
+    assert len(jobs.entries(run)) == 1
 
 
 def test_a_prepared_statement_survives_an_upgrade(database: Database) -> None:

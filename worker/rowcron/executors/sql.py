@@ -29,6 +29,7 @@ QUERY_CANCELED = "57014"
 SLOW = 1.0  # seconds; what is assumed before anything is known
 AHEAD = 0.1  # seconds' worth of runs taken beyond the lanes; a claim costs as much as 50 runs in it
 MOST_AHEAD = 500
+TIMELY = 0.01  # seconds; the server's clock and ours may differ so much about a timeout
 PATIENCE = 1.0  # seconds that such a run waits before it is given back
 
 
@@ -153,11 +154,13 @@ class Executor:
                     return wire
                 if _is_stopped(run):
                     break  # told while there was nothing yet to be cancelled
+                sent = self.loop.time()
                 try:
                     recorded, text = await self._recorded(lane, wire, run)
                 except RowcronError as error:
                     in_trouble = self._in_trouble(wire.connection, run, error)
-                    outcome = None if in_trouble else self._broken(lane, run, error)
+                    took = self.loop.time() - sent
+                    outcome = None if in_trouble else self._broken(lane, run, error, took)
                     # with whatever the job has left in the session, where nothing was cleaned up
                     wire.close()
                     if outcome is not None:
@@ -205,15 +208,18 @@ class Executor:
             and not connection.closed
         )
 
-    def _broken(self, lane: Lane, run: Run, error: RowcronError) -> Outcome:
+    def _broken(self, lane: Lane, run: Run, error: RowcronError, took: float) -> Outcome:
         assert lane.connection is not None
         if isinstance(error, ClaimLost):
             return Outcome("lost", "claim", error.message, recorded=Recorded("lost", True, None))
         if not lane.connection.closed:  # refused before the job began, and rolled back
             if run.stopping is not None:
                 return stopped(run)
-            reason = "timeout" if error.code == QUERY_CANCELED else "refused"
-            return Outcome("failed", reason, error.message)
+            if error.code != QUERY_CANCELED:
+                return Outcome("failed", "refused", error.message)
+            if took >= run.seconds - TIMELY:
+                return Outcome("failed", "timeout", error.message)
+            return _not_executed(run, error.message)  # by somebody, outside the job's own code
         lane.connection = lane.wire = None
         if lane.session is not None:
             self.host.end_session(lane.session, self.info)
