@@ -48,6 +48,18 @@ class MortalServer(TestServer):
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
 
+    @contextmanager
+    def without_standby(self, database: Database) -> Iterator[None]:
+        """The commits of workers wait for a standby that is away; ours do not."""
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            db.execute("alter system set synchronous_standby_names = 'nobody'")
+            db.execute("select pg_reload_conf()")
+            try:
+                yield
+            finally:
+                db.execute("alter system reset synchronous_standby_names")
+                db.execute("select pg_reload_conf()")
+
     def start_again(self) -> None:
         """Start on the data that is there, with durable commits from now on."""
         directory = f"unix_socket_directories={self.base / 'socket'}"
@@ -378,6 +390,34 @@ def test_a_worker_whose_statement_waits_for_a_lock_stops_all_the_same(
         assert worker.process.wait(12) in (0, 1)
     start("--kind", "python", "--poll", "0.2")
     assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
+
+
+def test_a_worker_says_goodbye_though_its_heartbeat_hangs(
+    mortal: MortalServer, start: Start
+) -> None:
+    """While a synchronous standby is away, which its commits wait for, holding what they wrote."""
+    database = mortal.create_database()
+    with connected(database) as jobs:
+        jobs.db.execute("grant rowcron_python to alice")
+        jobs.db.execute("alter role w_worker set synchronous_commit = on")
+        options = ("--kind", "python", "--grace", "0.5", "--lease", "60", "--poll", "30")
+        worker = start(*options, url=database.url("w_worker"))
+        short = jobs.run("python", "sleep", {"seconds": 2})
+        long = jobs.run("python", "sleep", {"seconds": 60}, max_lost=1)
+        for run in (short, long):
+            jobs.wait_running(run)
+        with mortal.without_standby(database):
+            jobs.db.execute("update rowcron.worker set expires_at = now() + interval '9 s'")
+            waits = """
+              select count(*) from pg_stat_activity
+              where wait_event = 'SyncRep' and query like '%%' || %s || '%%'
+            """
+            for part in ("session =>", "rowcron.finish("):
+                wait_until(lambda p=part: jobs.db.execute(waits, (p,)).fetchone()[0], what=part)
+            worker.stop(limit=40)
+            (entry,) = jobs.entries(long)
+            assert (entry["outcome"], entry["reason"]) == ("lost", "its worker was stopped")
+            assert not entry["final"]
 
 
 def test_heartbeats_that_wait_for_a_lock_do_not_pile_up(jobs: Jobs, start: Start) -> None:

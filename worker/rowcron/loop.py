@@ -85,7 +85,7 @@ class Worker:
                 tasks += [self._task(listener.run()), self._task(self.running.reporter.run())]
                 pulse.start()
                 await self._hearing_signals(turns.work())
-                await self._stop()
+                await self._stop(pulse)
         finally:
             pulse.stop()
             for task in tasks:
@@ -156,7 +156,7 @@ class Worker:
                 pause = turns.outage.failed("control", error)
                 await turns.alarm.wait(Event.STOP, pause)
 
-    async def _stop(self) -> None:
+    async def _stop(self, pulse: Pulse) -> None:
         """Let runs finish, give back what is left, say goodbye."""
         running, turns = self.running, self.turns
         running.give_back()
@@ -170,6 +170,7 @@ class Worker:
             left = len(running.active) + running.reporter.backlog + running.reporter.aside
             self.log.event("left", f"{left} runs are left to the lease", "warning")
             self.exit_code = 1
+        await pulse.end()
         for member in turns.standing.members:
             try:
                 if member.registered or member.retiring:

@@ -6,6 +6,7 @@ loop; what the database answers is handed over to it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import selectors
@@ -25,6 +26,7 @@ from rowcron.models import Beat
 
 FIRST, LONGEST = 0.05, 1.0  # seconds: the pause after a first failure; between beats
 CANCEL = 1.0  # seconds for a cancel to be taken
+AT_ONCE = 0.1  # seconds for a beat under way to be answered
 
 Heard = Callable[[UUID, Beat], None]
 Lost = Callable[[UUID], None]
@@ -127,6 +129,27 @@ class Pulse(threading.Thread):
         with contextlib.suppress(psycopg.Error):
             connection.cancel_safe(timeout=min(CANCEL, self.patience / 4))
         cut(connection)
+
+    async def end(self) -> None:
+        """End the thread and what it waits for.
+
+        A beat that hangs, in its commit, say, holds the worker's row, for which a farewell waits.
+        """
+        self.stop()
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        # not one of the loop's own threads, which handlers may have filled
+        threading.Thread(target=self._end, args=(loop, ended), daemon=True).start()
+        await ended.wait()
+
+    def _end(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+        self.join(AT_ONCE)
+        connection = self._connection
+        if self.is_alive() and connection is not None:
+            self._give_up(connection)
+            self.join(CANCEL)
+        with contextlib.suppress(RuntimeError):  # a loop that has been closed
+            loop.call_soon_threadsafe(ended.set)
 
     def stop(self) -> None:
         """End the thread."""
