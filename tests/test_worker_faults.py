@@ -420,6 +420,29 @@ def test_a_worker_says_goodbye_though_its_heartbeat_hangs(
             assert not entry["final"]
 
 
+def test_a_worker_says_once_what_it_waits_for(mortal: MortalServer, start: Start) -> None:
+    """Each connection, as soon as its patience has ended."""
+    database = mortal.create_database()
+    with connected(database) as jobs:
+        jobs.db.execute("grant rowcron_python to alice")
+        jobs.db.execute("alter role w_worker set synchronous_commit = on")
+        url = f"{database.url('w_worker')}&tcp_user_timeout=1000"
+        worker = start("--kind", "python,sql", "--lease", "60", "--poll", "30", url=url)
+        runs = [jobs.run("python", "sleep", {"seconds": 1}), jobs.run("sql", "select pg_sleep(1)")]
+        for run in runs:
+            jobs.wait_running(run)
+        with mortal.without_standby(database):
+            wait_until(lambda: len(worker.events("waits")) >= 2, what="both are told of")
+            time.sleep(4)
+            told = worker.events("waits")
+        assert 2 <= len(told) <= 3  # reports, the lane, and perhaps what would be claimed
+        for event in told:
+            assert event["wait_event"] == "SyncRep"
+            assert "the database waits for a synchronous standby" in event["text"]
+        assert [jobs.end(run)["outcome"] for run in runs] == ["succeeded"] * 2
+        assert worker.stop() == 0
+
+
 def test_heartbeats_that_wait_for_a_lock_do_not_pile_up(jobs: Jobs, start: Start) -> None:
     start("--kind", "python", "--lease", "2")
     run = jobs.run("python", "sleep", {"seconds": 8})

@@ -96,6 +96,8 @@ def test_a_slow_statement_is_not_taken_for_a_dead_connection(
         """
         wait_until(lambda: jobs.db.execute(waiting, (3 * PATIENCE,)).fetchone() == (1,), 30)
     assert jobs.end(jobs.run("sql", "select 1"))["outcome"] == "succeeded"
+    (event,) = worker.events("waits")
+    assert event["text"].startswith("no answer for 1 s: the database waits for a lock (")
     assert worker.events("unavailable") == []
     assert len(worker.events("registered")) == 1
 

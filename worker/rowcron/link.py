@@ -50,7 +50,7 @@ class Link:
         self._wire: Wire | None = None
         self._prepared: dict[str, bytes] | None = None  # names by statement; None behind a pooler
         self._begins = False  # each transaction: a pooler's sessions are not ours to set
-        self._watch = Watch(info, short=True)
+        self._watch = Watch(info, log, short=True)
 
     async def _open(self) -> Wire:
         wire = self._wire

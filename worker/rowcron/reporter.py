@@ -73,7 +73,7 @@ class Reporter:
     """Sends reports over a connection of its own, so that claims go on meanwhile."""
 
     def __init__(self, info: str, told: Told, outage: Outage) -> None:
-        self.link = Link(info)
+        self.link = Link(info, outage.log)
         self.told = told
         self.outage = outage
         self.pending: deque[Report] = deque()

@@ -4,7 +4,7 @@ The kernel finds out a machine that is gone (keepalives, `tcp_user_timeout`), bu
 between, a proxy or a firewall, that takes what is sent and forwards nothing. So when a statement is
 silent for as long as `tcp_user_timeout` says, a new connection asks the server whether it works on
 it. If not, or if nobody answers there either, the old connection is cut, and what follows a cut
-follows.
+follows. If it does but waits itself, for a lock or a standby, that is said once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from rowcron.connection import brief, connect, cut
 from rowcron.errors import RowcronError
+from rowcron.log import Log
 
 USUAL = 20.0  # seconds, unless the URL says tcp_user_timeout
 UNKNOWN = (
@@ -27,9 +28,16 @@ UNKNOWN = (
 _AT_WORK = """
   select
     pg_backend_pid(),
-    coalesce(pg_catalog.array_agg(a.pid) filter (where a.state not like 'idle%%'), '{}')
+    coalesce(pg_catalog.json_object_agg(a.pid, case
+      when a.wait_event_type = 'Lock' or a.wait_event = 'SyncRep' then a.wait_event
+    end) filter (where a.state not like 'idle%%'), '{}')
   from pg_stat_activity as a where a.pid = any (%s)
 """
+STANDBY = "SyncRep"
+AWAY = (
+    "for a synchronous standby (SyncRep); see pg_stat_replication and synchronous_standby_names:"
+    " until it is back, nothing is claimed and no end recorded"
+)
 
 
 def patience(info: str) -> float:
@@ -45,9 +53,11 @@ class Watch:
     after three times the patience, others are left to their timeout.
     """
 
-    def __init__(self, info: str, *, short: bool) -> None:
+    def __init__(self, info: str, log: Log | None = None, *, short: bool) -> None:
         self.info = info
         self.short = short
+        self._log = log
+        self._told: set[AsyncConnection[Any]] = set()  # that their statement waits
         self.seconds = patience(info)
         self._since: dict[AsyncConnection[Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -63,6 +73,7 @@ class Watch:
     def end(self, connection: AsyncConnection[Any]) -> None:
         """It is answered, or cut."""
         self._since.pop(connection, None)
+        self._told.discard(connection)
 
     def close(self) -> None:
         """Watch no more."""
@@ -93,7 +104,7 @@ class Watch:
         except RowcronError as error:
             if not isinstance(error.__cause__, psycopg.errors.ConnectionTimeout):
                 return  # full, or restarting: that tells nothing about connections that stand
-            pooled, at_work = False, set()
+            pooled, at_work = False, {}
         await asyncio.sleep(min(self.seconds / 10, 1.0))  # the answer may be on its way
         now = asyncio.get_running_loop().time()
         for connection, since in late.items():
@@ -101,18 +112,31 @@ class Watch:
                 continue
             if pooled and not (self.short and now - since > UNKNOWN * self.seconds):
                 continue
-            if not pooled and connection.info.backend_pid in at_work:
+            if not pooled and (pid := str(connection.info.backend_pid)) in at_work:
+                self._tell(connection, at_work[pid], now - since)
                 continue
             cut(connection)
 
-    async def _at_work(self, pids: list[int]) -> tuple[bool, set[int]]:
+    def _tell(self, connection: AsyncConnection[Any], event: str | None, seconds: float) -> None:
+        """Say once that a statement waits; for which locks a job does is its own affair."""
+        if self._log is None or event is None or connection in self._told:
+            return
+        if event != STANDBY and not self.short:
+            return
+        self._told.add(connection)
+        what = AWAY if event == STANDBY else f"for a lock ({event})"
+        text = f"no answer for {seconds:.0f} s: the database waits {what}"
+        self._log.event("waits", text, "warning", wait_event=event, seconds=seconds)
+
+    async def _at_work(self, pids: list[int]) -> tuple[bool, dict[str, str | None]]:
+        """Return whether a pooler is in between, and for what each that is at work waits."""
         connection = await connect(self.info)
         try:
             with brief(connection):
                 cursor = await connection.execute(_AT_WORK, (pids,))
                 row = await cursor.fetchone()
             assert row is not None
-            return row[0] != connection.info.backend_pid, set(row[1])
+            return row[0] != connection.info.backend_pid, row[1]
         except psycopg.Error as error:
             raise RowcronError(str(error)) from error
         finally:

@@ -66,7 +66,7 @@ class Executor:
             named or settings.database_url, "sql-database-url" if named else "database-url"
         )
         self.loop = asyncio.get_running_loop()
-        self.watch = Watch(self.info, short=False)
+        self.watch = Watch(self.info, self.host.log, short=False)
         bound = min(settings.sql_connections, settings.concurrency)
         self.lanes = [Lane(number, self.host, self.info) for number in range(bound)]
         for lane in self.lanes:
