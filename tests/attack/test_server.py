@@ -145,7 +145,7 @@ def test_statistics_tell_how_much_and_not_whose(
 ) -> None:
     alice.execute("set client_min_messages = error")
     alice.execute("insert into rowcron.job (name, command) values ('sesame', 'select sesame')")
-    alice.execute("select rowcron.run_now('sesame', '\"sesame\"')")
+    alice.execute("select rowcron.run_now('sesame', '{\"say\": \"sesame\"}')")
     alice.execute("select pg_stat_force_next_flush()")
     db.execute("analyze")
     ours = "schemaname = 'rowcron' and relname"
