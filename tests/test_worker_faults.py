@@ -403,7 +403,7 @@ def test_a_worker_says_goodbye_though_its_heartbeat_hangs(
         options = ("--kind", "python", "--grace", "0.5", "--lease", "60", "--poll", "30")
         worker = start(*options, url=database.url("w_worker"))
         short = jobs.run("python", "sleep", {"seconds": 2})
-        long = jobs.run("python", "sleep", {"seconds": 60}, max_lost=1)
+        long = jobs.run("python", "sleep", {"seconds": 600}, max_lost=1)
         for run in (short, long):
             jobs.wait_running(run)
         with mortal.without_standby(database):
@@ -413,7 +413,7 @@ def test_a_worker_says_goodbye_though_its_heartbeat_hangs(
               where wait_event = 'SyncRep' and query like '%%' || %s || '%%'
             """
             for part in ("session =>", "rowcron.finish("):
-                wait_until(lambda p=part: jobs.db.execute(waits, (p,)).fetchone()[0], what=part)
+                wait_until(lambda p=part: jobs.db.execute(waits, (p,)).fetchone()[0], 60, part)
             worker.stop(limit=40)
             (entry,) = jobs.entries(long)
             assert (entry["outcome"], entry["reason"]) == ("lost", "its worker was stopped")
