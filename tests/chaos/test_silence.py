@@ -83,11 +83,49 @@ def test_runs_under_way_survive_it_and_what_they_did_counts_once(
     assert effects == [(sql,), (slow,), (later,)]
 
 
+@pytest.mark.parametrize("kind", ["", "_async"], ids=["plain", "async"])
+@pytest.mark.parametrize("idle", [0, 1.5 * PATIENCE], ids=["at once", "later"])
+def test_a_connection_for_handlers_that_died_idle_costs_no_attempt(
+    jobs: Jobs, begin: Start, proxy: Proxy, kind: str, idle: float
+) -> None:
+    begin("--poll", "1", "--lease", "60")
+    name = jobs.add("python", f"dwell{kind}")
+    first = jobs.end(jobs.start(name, {"seconds": 0}))
+    proxy.silence()
+    time.sleep(idle)
+    begin_at = time.monotonic()
+    run = jobs.start(name, {"seconds": 0})
+    end = jobs.end(run, 30)
+    assert (end["outcome"], len(jobs.entries(run))) == ("succeeded", 1)
+    assert end["result"] != first["result"]
+    assert time.monotonic() - begin_at < 3 * (PATIENCE + CONNECT) + 2
+
+
+@pytest.mark.parametrize("kind", ["", "_async"], ids=["plain", "async"])
+def test_the_end_of_a_handler_whose_connection_died_meanwhile_is_found_out(
+    jobs: Jobs, begin: Start, proxy: Proxy, kind: str
+) -> None:
+    begin("--poll", "1", "--lease", "60")
+    run = jobs.run("python", f"dwell{kind}", {"seconds": 2})
+    in_it = "select 1 from pg_stat_activity where usename = 'alice' and state like 'idle in%'"
+    wait_until(lambda: jobs.db.execute(in_it).fetchone(), what="the handler")
+    proxy.silence()
+    begin_at = time.monotonic()
+    assert jobs.end(run, 40)["outcome"] == "succeeded"
+    assert [(e["outcome"], e["reason"]) for e in jobs.entries(run)] == [
+        ("lost", "connection"),
+        ("succeeded", None),
+    ]
+    assert time.monotonic() - begin_at < 3 * (PATIENCE + CONNECT) + 2 * 2 + 2
+
+
 def test_a_slow_statement_is_not_taken_for_a_dead_connection(
     jobs: Jobs, begin: Start, proxy: Proxy
 ) -> None:
     worker = begin("--poll", "1", "--lease", "30")
     wait_until(lambda: asleep(jobs.db), what="sleep")
+    handed = jobs.run("python", "dwell", {"seconds": 3 * PATIENCE})
+    assert (jobs.end(handed)["outcome"], len(jobs.entries(handed))) == ("succeeded", 1)
     with jobs.db.transaction():
         jobs.db.execute("select from rowcron.worker for update")  # its heartbeat waits
         waiting = """

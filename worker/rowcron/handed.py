@@ -6,7 +6,8 @@ statement. It is refused in any other transaction, so that a handler which has e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ from rowcron.database import finish_in, mark
 from rowcron.errors import ClaimLost, RowcronError, Unavailable, translate
 from rowcron.models import Outcome, Recorded, Run
 from rowcron.pools import Pools
+from rowcron.silence import Watch
 
 ENDED = (
     "the handler ended the transaction that it was handed, or reset its settings; what it committed"
@@ -41,9 +43,10 @@ class _Ended(Exception):
 class Attempt:
     """What is known of a handler's transaction when something goes wrong in it."""
 
-    def __init__(self, run: Run, failure: Failure) -> None:
+    def __init__(self, run: Run, failure: Failure, watch: Watch) -> None:
         self.run = run
         self.failure = failure
+        self.watch = watch
         self.ours = True  # the statement under way is not the handler's
         self.outcome: Outcome | None = None
 
@@ -53,6 +56,8 @@ class Attempt:
             return Outcome("failed", "transaction", ENDED)
         cause = translate(error) if isinstance(error, psycopg.Error) else error
         if isinstance(cause, Unavailable) and connection.closed:
+            if not self.run.begun:
+                return unavailable(cause)
             if self.outcome is not None:
                 return Outcome("lost", "connection", cause.message, in_doubt=True)
             if not connection.broken and cause.code is None:
@@ -76,10 +81,15 @@ class Attempt:
             return unavailable(cause)
         return Outcome("stopped", "its end could not be recorded", cause.message)
 
-    def work(self, function: Callable[[Any], Any], connection: Any) -> Any:
-        """Call the handler: what fails from now on is its own."""
+    @contextmanager
+    def handler(self, connection: psycopg.BaseConnection[Any]) -> Iterator[None]:
+        """Around the handler: what fails is its own, and its statements may take their time."""
         self.ours = False
-        return function(connection)
+        self.watch.end(connection)
+        try:
+            yield
+        finally:
+            self.watch.begin(connection)  # the record, COMMIT or ROLLBACK
 
     def report(self, outcome: Outcome) -> tuple[str, tuple[str | None, ...]]:
         """Return the statement that records the end, which is ours again."""
@@ -100,14 +110,16 @@ def call(
     pools: Pools, run: Run, work: Callable[[Any], Any], told: Describe, failed: Failure
 ) -> Outcome:
     """Call `work(connection)` in a transaction that also records its success."""
-    attempt = Attempt(run, failed)
+    attempt = Attempt(run, failed, pools.watch)
     try:
         with pools.plain(run) as connection:
             run.state = connection
+            pools.watch.begin(connection)
             try:
                 with connection.transaction():
                     connection.execute(mark(run))
-                    outcome = told(attempt.work(work, connection))
+                    with attempt.handler(connection):
+                        outcome = told(work(connection))
                     query, values = attempt.report(outcome)
                     cursor = Cursor(connection, row_factory=tuple_row)
                     return attempt.recorded(outcome, cursor.execute(query, values).fetchone())
@@ -115,6 +127,7 @@ def call(
                 return attempt.ended(error, connection)
             finally:
                 run.state = None
+                pools.watch.end(connection)
     except RowcronError as error:
         return unavailable(error)
 
@@ -123,19 +136,23 @@ async def await_call(
     pools: Pools, run: Run, work: Callable[[Any], Any], told: Describe, failed: Failure
 ) -> Outcome:
     """Like `call`, for a coroutine function."""
-    attempt = Attempt(run, failed)
+    attempt = Attempt(run, failed, pools.watch)
     try:
         async with pools.awaited(run) as connection:
+            pools.watch.begin(connection)
             try:
                 async with connection.transaction():
                     await connection.execute(mark(run))
-                    outcome = told(await attempt.work(work, connection))
+                    with attempt.handler(connection):
+                        outcome = told(await work(connection))
                     query, values = attempt.report(outcome)
                     cursor = AsyncCursor(connection, row_factory=tuple_row)
                     await cursor.execute(query, values)
                     return attempt.recorded(outcome, await cursor.fetchone())
             except Exception as error:
                 return attempt.ended(error, connection)
+            finally:
+                pools.watch.end(connection)
     except RowcronError as error:
         return unavailable(error)
 

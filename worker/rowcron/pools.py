@@ -10,17 +10,19 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor, pq
+from psycopg import AsyncConnection, AsyncCursor, BaseConnection, Connection, Cursor, pq
 from psycopg.rows import tuple_row
 
 from rowcron.connection import connect, connect_in_thread
 from rowcron.errors import RowcronError
 from rowcron.models import Run
+from rowcron.silence import Watch
 from rowcron.wake import TRIES, pause_after
 
+C = TypeVar("C", bound=BaseConnection[Any])
 CLEAN = "discard all"  # roles, settings, locks, temporary tables, LISTEN, prepared statements
 NOTICES = 0.1  # seconds within which a thread that waits notices that it was interrupted
 
@@ -31,8 +33,9 @@ class Pools:
     def __init__(self, info: str, bound: int) -> None:
         self.info = info
         self.bound = bound
-        self._idle: list[Connection[Any]] = []
-        self._idle_async: list[AsyncConnection[Any]] = []
+        self.watch = Watch(info, short=True)  # our statements on them, not the handlers'
+        self._idle: list[tuple[float, Connection[Any]]] = []  # since when
+        self._idle_async: list[tuple[float, AsyncConnection[Any]]] = []
         self._lent: set[Run] = set()  # to runs in threads
         self._lock = threading.Lock()
         self._bell: SimpleQueue[None] = SimpleQueue()  # there may be room
@@ -46,19 +49,39 @@ class Pools:
         """
         try:
             self._enter(run)
-            connection = self._idle.pop() if self._idle else None
-            if connection is None or not is_alive(connection):
+            connection, dead = self._take(self._idle)
+            for one in dead:
+                one.close()
+            if connection is None:
                 connection = self._connected()
             try:
                 yield connection
             finally:
                 # a cancel that is on its way must not strike the next one's statement
+                self.watch.begin(connection)
                 if run.stopping is None and is_idle(connection) and _cleaned(connection):
-                    self._idle.append(connection)
+                    self._idle.append((time.monotonic(), connection))
                 else:
                     connection.close()
+                self.watch.end(connection)
         finally:
             self.leave(run)
+
+    def _take(self, idle: list[tuple[float, C]]) -> tuple[C | None, list[C]]:
+        """Return the connection that lay idle for the shortest time, and those not to be lent.
+
+        One that has lain for as long as a peer may be silent is made anew: it may carry nothing any
+        more, and a statement would only find out after as long again.
+        """
+        dead: list[C] = []
+        while True:
+            try:
+                since, connection = idle.pop()
+            except IndexError:  # another thread may have taken the last one
+                return None, dead
+            if time.monotonic() - since < self.watch.seconds and is_alive(connection):
+                return connection, dead
+            dead.append(connection)
 
     def _enter(self, run: Run) -> None:
         while True:
@@ -98,17 +121,21 @@ class Pools:
     async def awaited(self, run: Run) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend a connection to a run's task. Raises `RowcronError` when there is none to be had."""
         async with self._room_async:
-            connection = self._idle_async.pop() if self._idle_async else None
-            if connection is None or not is_alive(connection):
+            connection, dead = self._take(self._idle_async)
+            for one in dead:
+                await one.close()
+            if connection is None:
                 connection = await self._awaited()
             try:
                 yield connection
             finally:
+                self.watch.begin(connection)
                 ended = run.stopping is None and is_idle(connection)
                 if ended and await _cleaned_async(connection):
-                    self._idle_async.append(connection)
+                    self._idle_async.append((time.monotonic(), connection))
                 else:
                     await connection.close()
+                self.watch.end(connection)
 
     async def _awaited(self) -> AsyncConnection[Any]:
         for tries in range(TRIES):
@@ -124,9 +151,10 @@ class Pools:
 
     async def close(self) -> None:
         """Close the connections that are idle."""
-        for connection in self._idle:
+        self.watch.close()
+        for _, connection in self._idle:
             connection.close()
-        for waiting in self._idle_async:
+        for _, waiting in self._idle_async:
             await waiting.close()
 
 

@@ -10,10 +10,11 @@ follows. If it does but waits itself, for a lock or a standby, that is said once
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import BaseConnection
 from psycopg.conninfo import conninfo_to_dict
 
 from rowcron.connection import brief, connect, cut
@@ -57,21 +58,21 @@ class Watch:
         self.info = info
         self.short = short
         self._log = log
-        self._told: set[AsyncConnection[Any]] = set()  # that their statement waits
+        self._told: set[BaseConnection[Any]] = set()  # that their statement waits
         self.seconds = patience(info)
-        self._since: dict[AsyncConnection[Any], float] = {}
+        self._loop = asyncio.get_running_loop()
+        self._since: dict[BaseConnection[Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
 
-    def begin(self, connection: AsyncConnection[Any]) -> None:
-        """A statement is sent."""
-        loop = asyncio.get_running_loop()
-        self._since[connection] = loop.time()
+    def begin(self, connection: BaseConnection[Any]) -> None:
+        """A statement is sent; said from any thread."""
+        self._since[connection] = time.monotonic()
         if self._timer is None:
-            self._timer = loop.call_later(self.seconds, self._look)
+            self._loop.call_soon_threadsafe(self._wind)
 
-    def end(self, connection: AsyncConnection[Any]) -> None:
-        """It is answered, or cut."""
+    def end(self, connection: BaseConnection[Any]) -> None:
+        """It is answered, or cut; likewise."""
         self._since.pop(connection, None)
         self._told.discard(connection)
 
@@ -83,20 +84,27 @@ class Watch:
         if self._asking is not None:
             self._asking.cancel()
 
+    def _wind(self) -> None:
+        if self._timer is None and self._since:
+            self._timer = self._loop.call_later(self.seconds, self._look)
+
     def _look(self) -> None:
         self._timer = None
-        if not self._since:
+        for connection in list(self._since):
+            if connection.closed:  # by a thread that was interrupted before it could say so
+                self.end(connection)
+        under_way = self._since.copy()
+        if not under_way:
             return  # the next statement sets the timer
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        late = {c: since for c, since in self._since.items() if now - since >= self.seconds}
+        now = time.monotonic()
+        late = {c: since for c, since in under_way.items() if now - since >= self.seconds}
         if late and (self._asking is None or self._asking.done()):
-            self._asking = loop.create_task(self._ask(late))
-        young = [since for c, since in self._since.items() if c not in late]
+            self._asking = self._loop.create_task(self._ask(late))
+        young = [since for c, since in under_way.items() if c not in late]
         next_look = min(young) + self.seconds if young else now + self.seconds
-        self._timer = loop.call_at(next_look, self._look)
+        self._timer = self._loop.call_later(next_look - now, self._look)
 
-    async def _ask(self, late: dict[AsyncConnection[Any], float]) -> None:
+    async def _ask(self, late: dict[BaseConnection[Any], float]) -> None:
         """Cut those of `late` on which the server does not work."""
         pids = [connection.info.backend_pid for connection in late if not connection.closed]
         try:
@@ -106,7 +114,7 @@ class Watch:
                 return  # full, or restarting: that tells nothing about connections that stand
             pooled, at_work = False, {}
         await asyncio.sleep(min(self.seconds / 10, 1.0))  # the answer may be on its way
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         for connection, since in late.items():
             if self._since.get(connection) != since or connection.closed:
                 continue
@@ -117,7 +125,7 @@ class Watch:
                 continue
             cut(connection)
 
-    def _tell(self, connection: AsyncConnection[Any], event: str | None, seconds: float) -> None:
+    def _tell(self, connection: BaseConnection[Any], event: str | None, seconds: float) -> None:
         """Say once that a statement waits; for which locks a job does is its own affair."""
         if self._log is None or event is None or connection in self._told:
             return
