@@ -223,6 +223,8 @@ declare
   at timestamptz := clock_timestamp();
   again_at timestamptz;
   counts boolean := outcome <> 'stopped';
+  pause interval := case when retry_after is not null then make_interval(secs =>
+    greatest(least(extract(epoch from retry_after), 86400), 0)::double precision) end;
 begin
   select j.* into job from rowcron.job as j where j.id = live.job_id;
   reason := left(reason, 1000);
@@ -239,15 +241,11 @@ begin
     reason := concat_ws('; ', reason, 'job deleted');
     outcome := case when outcome = 'released' then 'cancelled' else outcome end;
   elsif outcome = 'released' then
-    again_at := case when retry_after is null then live.due_at
-      else at + least(greatest(retry_after, '0'), '1 day') end;
+    again_at := coalesce(at + pause, live.due_at);
   elsif outcome = 'failed' then
     live.failures := live.failures + 1;
     if live.failures < job.max_attempts then
-      -- greatest and least pass over a null
-      again_at := at + case when retry_after is null then rowcron._retry_pause(job, live.failures)
-        else make_interval(secs => greatest(least(extract(epoch from retry_after), 86400), 0)
-          ::double precision) end;
+      again_at := at + coalesce(pause, rowcron._retry_pause(job, live.failures));
     end if;
   elsif outcome = 'lost' then
     live.losses := live.losses + counts::integer;

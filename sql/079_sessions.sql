@@ -78,6 +78,8 @@ begin
     from rowcron.session as s
     join rowcron.worker as w on w.id = s.worker_id
     where s.server = pg_postmaster_start_time() and w.lost_at is null and w.expires_at > at
+      -- not whose end was put off: in an outage of the network all sessions end (chapter 080)
+      and w.expires_at <= w.seen_at + w.lease
       and rowcron._holds(w.id) and not exists (select from pg_stat_get_activity(s.pid))
   loop
     -- whoever holds this row is the worker itself, or does the same

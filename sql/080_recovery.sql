@@ -38,7 +38,7 @@ begin
   return w.seen_at < pg_postmaster_start_time() and at >= pg_postmaster_start_time()
       and at < pg_postmaster_start_time() + interval '5 seconds'
     -- who lives speaks sooner, asleep or not
-    or last_heard <= at - greatest(w.lease * 0.6, interval '2.5 seconds')
+    or last_heard <= at - greatest(w.lease * 0.6, least(w.lease, interval '2.5 seconds'))
       -- Once a silence: whose end was put off ends later than it said itself. Else who comes once an
       -- hour, and finds each time that nobody was heard, would never rescue anybody.
       and w.expires_at <= w.seen_at + w.lease;

@@ -1,7 +1,7 @@
 -- Lost claims.
 
 begin;
-select plan(74);
+select plan(75);
 set local timezone to 'UTC';
 set local client_min_messages to error;
 
@@ -138,6 +138,10 @@ select rowcron._look_for_ended((select s.seen_at from seen as s));
 select is(public.tap_lease(), interval '10 s', 'sessions of a server that has ended tell nothing');
 update rowcron.session set server = pg_postmaster_start_time();
 select is(rowcron._look_after(public.tap_id(8), (select s.seen_at from seen as s)), interval '0.75 s', 'who sleeps looks often while another holds runs');
+update rowcron.worker set expires_at = seen_at + interval '15 s' where id = public.tap_id(7);
+select rowcron._look_for_ended((select s.seen_at from seen as s));
+select is(public.tap_lease(), interval '15 s', 'whose end was put off after a silence of all keeps that, though its session has ended');
+update rowcron.worker set expires_at = seen_at + interval '10 s' where id = public.tap_id(7);
 select rowcron._look_for_ended((select s.seen_at from seen as s));
 select is(public.tap_lease(), interval '2 s', 'when it has ended two seconds are left of the lease');
 select is((select count(*) from rowcron.session), 0::bigint, 'once');
@@ -232,8 +236,8 @@ select public.tap_spoke(1, 0), public.tap_spoke(2, 0);
 select public.tap_breaks(7, 1);
 select is(public.tap_ends(), '10 12', 'who speaks needs no respite');
 select public.tap_spoke(1, 0, '60 s'), public.tap_spoke(2, 0, '10 s'), public.tap_spoke(3, 0, '2 s');
-select public.tap_breaks(2.4);
-select is(public.tap_ends(), '60 10 2', 'that nobody was heard for two seconds tells nothing');
+select public.tap_breaks(1.9);
+select is(public.tap_ends(), '60 10 2', 'that nobody was heard for less than two seconds tells nothing');
 select public.tap_breaks(2.5);
 select is(public.tap_ends(), '60 10 7.5', 'for longer it does, by the lease');
 select public.tap_spoke(1, 500000), public.tap_spoke(2, 0), public.tap_spoke(3, 0);
@@ -246,12 +250,13 @@ select is(public.tap_ends(), '19', 'nor is a last one');
 -- a server that has just started has heard only those who spoke since
 delete from rowcron.worker;
 select rowcron._register(public.tap_id(1), null, '{sql}', null, 1, '1 s', '5 s', null, null, null, pg_postmaster_start_time() - interval '1 hour'),
-  rowcron._register(public.tap_id(2), null, '{sql}', null, 1, '1 s', '5 s', null, null, null, pg_postmaster_start_time() + interval '1 s');
+  rowcron._register(public.tap_id(2), null, '{sql}', null, 1, '1 s', '5 s', null, null, null, pg_postmaster_start_time() + interval '1 s'),
+  rowcron._register(public.tap_id(3), null, '{sql}', null, 1, '10 s', '5 s', null, null, null, pg_postmaster_start_time() + interval '1.5 s');
 update rowcron.worker set expires_at = seen_at + interval '2 s' where id = public.tap_id(1);
-select rowcron._rescue(pg_postmaster_start_time() + interval '3 s');
-select results_eq($$select w.lost_at is null from rowcron.worker as w order by w.id$$, $$values (true), (false)$$, 'a server that has just started declares nobody lost that it has not heard');
+select rowcron._rescue(pg_postmaster_start_time() + interval '2.4 s');
+select results_eq($$select w.lost_at is null from rowcron.worker as w order by w.id$$, $$values (true), (false), (true)$$, 'a server that has just started declares nobody lost that it has not heard');
 select rowcron._put_off(public.tap_id(9), pg_postmaster_start_time() + interval '3 s');
-select is((select w.expires_at - pg_postmaster_start_time() from rowcron.worker as w where w.lost_at is null), interval '8 s', 'it gives them a few seconds');
+select is((select w.expires_at - pg_postmaster_start_time() from rowcron.worker as w where w.id = public.tap_id(1)), interval '8 s', 'it gives them a few seconds');
 -- whoever comes first, with whatever
 create function public.tap_first(word text) returns boolean language plpgsql as $$
 declare

@@ -93,6 +93,17 @@ def test_an_upgrade_repairs_them(older: psycopg.Connection, bob: psycopg.Connect
     maintain(older)
 
 
+def test_an_upgrade_keeps_what_they_say_where_that_is_a_length(
+    older: psycopg.Connection, bob: psycopg.Connection
+) -> None:
+    add(bob, "long", "select 1", schedule="@hourly", retry_delay="7 s")
+    store(older, "long", **dict.fromkeys(("timeout", "jitter", "keep"), "1 day -1 hour"))
+    older.execute((Path(__file__).parents[2] / "sql/036_lengths.sql").read_text().encode())
+    assert older.execute(
+        "select timeout::text, retry_delay::text, jitter::text, keep::text from rowcron.job"
+    ).fetchone() == ("23:00:00", "00:00:07", "23:00:00", "23:00:00")
+
+
 def test_an_asked_pause_is_clamped_whatever_it_is(
     bob: psycopg.Connection, hands: Hands, db: psycopg.Connection
 ) -> None:
@@ -105,6 +116,16 @@ def test_an_asked_pause_is_clamped_whatever_it_is(
         claimed = hands.claim()[-1]
         db.execute(
             "select rowcron.finish(%s, %s, 'failed', retry_after => %s)",
+            (claimed["run_id"], claimed["token"], value),
+        )
+        assert only(
+            db, "select due_at - clock_timestamp() between %s and %s from rowcron.run", low, high
+        ), value
+        db.execute("delete from rowcron.run")
+        bob.execute("select rowcron.run_now('job')")
+        claimed = hands.claim()[-1]
+        db.execute(
+            "select rowcron.finish(%s, %s, 'released', retry_after => %s)",
             (claimed["run_id"], claimed["token"], value),
         )
         assert only(
