@@ -34,9 +34,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- a start in the future was noted while the clock was ahead
+  -- a start in the future was noted while the clock was ahead; put off once a start, by five seconds
   return w.seen_at < pg_postmaster_start_time() and at >= pg_postmaster_start_time()
-      and at < pg_postmaster_start_time() + interval '5 seconds'
+      and greatest(at, w.expires_at) < pg_postmaster_start_time() + interval '5 seconds'
     -- who lives speaks sooner, asleep or not
     or last_heard <= at - greatest(w.lease * 0.6, least(w.lease, interval '2.5 seconds'))
       -- Once a silence: whose end was put off ends later than it said itself. Else who comes once an
