@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -430,6 +430,32 @@ def test_a_handler_puts_its_run_off_and_nothing_is_counted(jobs: Jobs, start: St
 
     assert wait_until(lambda: len(told()) == 2)
     assert all(line.endswith(", put off: the bank is closed") for line in told())
+
+
+@pytest.mark.parametrize("seconds", [0, -5, 0.001])
+def test_a_run_is_put_off_for_a_second_at_least(jobs: Jobs, start: Start, seconds: float) -> None:
+    worker = start()
+    run = jobs.run("python", "snooze", {"seconds": seconds}, max_attempts=1)
+    first, second = wait_until(lambda: (t := worker.events("start"))[1:] and t[:2], what="two")
+    assert first["run_id"] == second["run_id"] == run
+    times = [datetime.fromisoformat(event["at"]) for event in (first, second)]
+    assert times[1] - times[0] > timedelta(seconds=0.9)
+
+
+@pytest.mark.parametrize("how", ["snooze", "cancel"])
+@pytest.mark.parametrize("handler", ["plan_late", "plan_late_connected", "plan_late_plain"])
+def test_a_run_that_is_being_stopped_is_neither_put_off_nor_cancelled_by_its_handler(
+    jobs: Jobs, start: Start, handler: str, how: str
+) -> None:
+    start()
+    run = jobs.run("python", handler, {"how": how}, timeout="300 ms", max_attempts=1)
+    entry = jobs.end(run)
+    assert (entry["outcome"], entry["reason"]) == ("failed", "timeout")
+    asked = jobs.run("python", handler, {"how": how})
+    jobs.wait_running(asked)
+    jobs.owner.execute("select rowcron.cancel(%s)", (asked,))
+    entry = jobs.end(asked)
+    assert (entry["outcome"], entry["reason"]) == ("cancelled", "cancelled by alice")
 
 
 @pytest.mark.parametrize("how", ["nan", "inf", "1e300", "-1", "a word"])

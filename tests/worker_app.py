@@ -117,6 +117,36 @@ def fail(how: str) -> None:
 
 
 @handler
+def snooze(seconds: float) -> None:
+    """Put the run off."""
+    raise Snooze(seconds)
+
+
+@handler
+async def plan_late(how: str) -> None:
+    """Have a plan once it is too late for one."""
+    try:
+        await asyncio.sleep(60)
+    finally:
+        raise {"snooze": Snooze(1), "cancel": Cancel("not needed")}[how]
+
+
+@handler
+async def plan_late_connected(connection: psycopg.AsyncConnection[Any], how: str) -> None:
+    """Likewise, on a connection."""
+    await plan_late(how)
+
+
+@handler
+def plan_late_plain(how: str) -> None:
+    """Likewise, in a thread."""
+    try:
+        sleep(60)
+    finally:
+        raise {"snooze": Snooze(1), "cancel": Cancel("not needed")}[how]
+
+
+@handler
 def pause(how: str) -> None:
     """Ask for a pause that is none."""
     raise RetryAfter(how if how == "a word" else float(how), f"the pause is {how}")  # type: ignore[arg-type]

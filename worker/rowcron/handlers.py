@@ -39,7 +39,8 @@ class Abandon(Exception):
 class Cancel(Exception):
     """Raise it in a handler when there is nothing left to do: the run ends as cancelled.
 
-    The message is the reason in the ledger. Nothing has failed, and nothing is tried again.
+    The message is the reason in the ledger. Nothing has failed, and nothing is tried again. A run
+    that is being stopped (its timeout has passed, say) ends as that instead.
     """
 
 
@@ -52,9 +53,11 @@ class RetryAfter(Exception):
 
 
 class Snooze(Exception):
-    """Raise it in a handler to have the run come again after so many seconds, a day at most.
+    """Raise it in a handler to have the run come again after so many seconds.
 
-    It is the same attempt then: nothing has failed, nothing is counted, the ledger has no entry.
+    At least one second, a day at most. It is the same attempt then: nothing has failed, nothing is
+    counted, the ledger has no entry. A run that is being stopped (its timeout has passed, say) is
+    not put off.
     """
 
     def __init__(self, seconds: float, message: str = "") -> None:

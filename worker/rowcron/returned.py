@@ -8,12 +8,14 @@ import math
 from typing import Any
 
 from rowcron.capture import describe, frames, result_and_output, tail
+from rowcron.executors import stopped
 from rowcron.handlers import Abandon, Cancel, RetryAfter, Snooze
 from rowcron.log import RAISED
 from rowcron.models import Outcome, Run
 from rowcron.threads import Stop
 
 LONGEST_PAUSE = 86_400.0  # seconds, as the database has it
+SHORTEST_SNOOZE = 1.0  # seconds: what counts nothing would else come again for ever, at once
 
 
 def success(value: Any) -> Outcome:
@@ -41,6 +43,8 @@ def dismiss(value: Any) -> None:
 
 def failure(run: Run, error: BaseException) -> Outcome:
     """Log that a handler raised, and return the outcome, whatever the exception's own code does."""
+    if run.stopping is not None and isinstance(error, Cancel | Snooze):
+        return stopped(run)  # no plan any more: a timeout that is put off would never be counted
     tell(run, error)
     try:
         if isinstance(error, Abandon):
@@ -50,7 +54,8 @@ def failure(run: Run, error: BaseException) -> Outcome:
         asks = isinstance(error, RetryAfter | Snooze)
         later = pause(getattr(error, "seconds", None)) if asks else None
         if isinstance(error, Snooze) and later is not None:
-            return Outcome("released", "snoozed", tail(str(error), 1000), retry_after=later)
+            text = tail(str(error), 1000)
+            return Outcome("released", "snoozed", text, retry_after=max(later, SHORTEST_SNOOZE))
         return Outcome("failed", "exception", describe(error), retry_after=later)
     except Stop:
         raise
