@@ -862,6 +862,16 @@ def test_the_line_of_an_exception_is_the_exception() -> None:
     except ValueError as error:
         told = describe(error)
     assert exception_line(told) == "ValueError: duplicate key"
+    try:
+        raise ExceptionGroup("two of\nthem", [ValueError("one"), KeyError("other")])
+    except ExceptionGroup as error:
+        told = describe(error)
+        try:
+            raise BaseExceptionGroup("around", [error, error]) from error
+        except BaseExceptionGroup as outer:
+            around = describe(outer)
+    assert exception_line(told) == "ExceptionGroup: two of"
+    assert exception_line(around) == "ExceptionGroup: around (2 sub-exceptions)"
     assert exception_line("plain\nwords") == "plain"
     assert exception_line("") == ""
 

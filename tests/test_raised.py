@@ -13,7 +13,9 @@ from workers import Jobs, Start, WorkerProcess, jobs, start
 
 __all__ = ["jobs", "start"]
 HANDLERS = """
+import asyncio
 import logging
+import logging.config
 import worker_app
 from rowcron import Abandon, handler
 
@@ -28,6 +30,15 @@ def breaks_connected(connection) -> None:
 @handler
 async def breaks_connected_async(connection) -> None:
     raise ValueError("broken in its transaction in the loop")
+
+@handler
+def configures() -> None:
+    logging.config.dictConfig({"version": 1})
+
+@handler
+async def breaks_in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(breaks_async())
 
 class Odd(Exception):
     def __str__(self) -> str:
@@ -124,12 +135,22 @@ def test_a_pause_that_a_handler_asks_for_is_no_error(
     assert kept[0]["shown"].endswith("attempt 1: to be tried again after 0.2 s")
 
 
+def test_a_configuration_that_disables_loggers_leaves_this_one(
+    jobs: Jobs, working: Any, tmp_path: Path
+) -> None:
+    working(LISTENS)
+    for name in ("breaks_async", "configures", "breaks_async"):
+        jobs.end(jobs.run("python", name))
+    assert len((tmp_path / "kept").read_text("utf-8").splitlines()) == 2
+
+
 def test_where_nobody_listens_it_is_one_line_of_the_console(jobs: Jobs, working: Any) -> None:
     worker = working()
     for name, args, line in (
         ("fail", {"how": "abandon"}, ": rowcron.handlers.Abandon: never again\n"),
         ("add-it", [1], "Abandon: handler 'add-it' takes keyword arguments"),
         ("breaks_async", {}, ": ValueError: broken in the loop\n"),
+        ("breaks_in_a_group", {}, ": ExceptionGroup: unhandled errors in a TaskGroup"),
     ):
         run = jobs.run("python", name, args)
         jobs.end(run)

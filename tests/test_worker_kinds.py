@@ -402,11 +402,14 @@ def test_a_handler_says_never_again_or_later(jobs: Jobs, start: Start) -> None:
 
 
 def test_a_handler_cancels_its_run(jobs: Jobs, start: Start) -> None:
-    start()
+    worker = start()
     run = jobs.run("python", "fail", {"how": "cancel"}, max_attempts=5)
     end = jobs.end(run)
     assert (end["outcome"], end["reason"], end["error"]) == ("cancelled", "the order is gone", None)
     assert end["final"]
+    told = worker.wait_for("end", run_id=run)
+    assert told["text"].endswith(": the order is gone")
+    assert told["level"] == "info"
 
 
 def test_a_handler_puts_its_run_off_and_nothing_is_counted(jobs: Jobs, start: Start) -> None:

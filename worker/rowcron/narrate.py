@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rowcron.errors import first_line
 from rowcron.log import Log
 from rowcron.models import Outcome, Run
+
+# before the lines of an exception group itself; those of its exceptions are set in further
+_OF_A_GROUP = re.compile(r"^  [|+] ")
 
 
 def began(log: Log, run: Run, worker: str) -> None:
@@ -37,13 +41,17 @@ def ended(log: Log, run: Run, outcome: Outcome, seconds: float) -> None:
         line += ", put off" if outcome.reason == "snoozed" else ", given back"
     elif not recorded.final and word != "lost":
         line += ", to be tried again"
-    if outcome.error is not None:
+    # by its handler, not because somebody asked: a plan, with the reason for it
+    planned = word == outcome.outcome == "cancelled" and run.stopping is None
+    if planned and outcome.reason is not None:
+        line += f": {first_line(outcome.reason)}"
+    elif outcome.error is not None:
         raised = outcome.reason in ("exception", "abandoned")
         says = exception_line if raised else first_line
         line += f": {says(outcome.error)}"
     elif outcome.outcome == "stopped":
         line += ", broken off because the worker stops"
-    level = "info" if word in ("succeeded", "released") else "warning"
+    level = "info" if planned or word in ("succeeded", "released") else "warning"
     if log.audits:
         log.event(
             "end",
@@ -114,7 +122,7 @@ def text(value: Any) -> str | None:
 
 def exception_line(error: str) -> str:
     """Return what a traceback ends in: the exception itself, of which more lines may follow."""
-    lines = error.splitlines()
+    lines = [_OF_A_GROUP.sub("", line) for line in error.splitlines()]
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     after = lines[frames[-1] :] if frames else lines
     return first_line("\n".join(line for line in after if not line.startswith(" ")) or error)

@@ -73,7 +73,9 @@ def tell(run: Run, error: BaseException) -> None:
     planned = isinstance(error, Cancel | RetryAfter | Snooze)
     about = {"run_id": run.run_id, "attempt": run.attempt, "job": run.job, "owner": run.owner}
     try:
-        logging.getLogger(RAISED).log(  # not kept: an app's dictConfig disables what there is
+        logger = logging.getLogger(RAISED)
+        logger.disabled = False  # as an app's dictConfig leaves each logger that it does not name
+        logger.log(
             logging.INFO if planned else logging.ERROR,
             "%s.%s run %s, attempt %s: %s",
             *(run.owner, run.job, run.run_id, run.attempt, error if planned else "failed"),
