@@ -69,6 +69,17 @@ class Broken(logging.Filter):
 
 logging.getLogger("rowcron.run").addFilter(Broken())
 """
+SLOW = """
+import os, time
+
+class Slow(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        with open(os.environ["TEST_KEPT"], "a") as file:
+            file.write(f"{record.run_id}\\n")
+        time.sleep(float(os.environ["TEST_SECONDS"]))
+
+logging.getLogger("rowcron.run").addHandler(Slow())
+"""
 OWN_SETUP = 'logging.basicConfig(level="INFO", format="app says %(levelname)s %(message)s")'
 
 
@@ -76,13 +87,24 @@ OWN_SETUP = 'logging.basicConfig(level="INFO", format="app says %(levelname)s %(
 def working(start: Start, tmp_path: Path) -> Any:
     """Starts a worker whose app ends in some lines of its own."""
 
-    def working(lines: str = "") -> WorkerProcess:
+    def working(lines: str = "", **environment: str) -> WorkerProcess:
         (tmp_path / "raising.py").write_text(HANDLERS + lines, "utf-8")
         path = f"{ROOT / 'worker'}:{ROOT / 'tests'}:{tmp_path}"
         kept = str(tmp_path / "kept")
-        return start("--app", "raising", PYTHONPATH=path, TEST_KEPT=kept)
+        return start("--app", "raising", PYTHONPATH=path, TEST_KEPT=kept, **environment)
 
     return working
+
+
+def kept(directory: Path, count: int) -> list[str]:
+    """The lines that an application has kept: so many, for which it is waited, or more."""
+    file = directory / "kept"
+
+    def lines() -> list[str]:
+        found = file.read_text("utf-8").splitlines() if file.exists() else []
+        return found if len(found) >= count else []
+
+    return wait_until(lines, what=f"{count} lines of {file}")
 
 
 def said(worker: WorkerProcess, run: int) -> str:
@@ -108,9 +130,9 @@ def test_an_application_that_listens_hears_once_of_each(
     run = jobs.run("python", name, args)
     told = jobs.end(run)
     said(worker, run)
-    (kept,) = [json.loads(line) for line in (tmp_path / "kept").read_text("utf-8").splitlines()]
-    shown = kept.pop("shown").encode("utf-8", "backslashreplace").decode()
-    assert kept == {
+    (record,) = [json.loads(line) for line in kept(tmp_path, 1)]
+    shown = record.pop("shown").encode("utf-8", "backslashreplace").decode()
+    assert record == {
         "levelname": "ERROR",
         "run_id": run,
         "attempt": 1,
@@ -130,9 +152,9 @@ def test_a_pause_that_a_handler_asks_for_is_no_error(
     run = jobs.run("python", "fail", {"how": "later"}, max_attempts=2)
     jobs.end(run)
     assert [entry["final"] for entry in jobs.entries(run)] == [False, True]
-    kept = [json.loads(line) for line in (tmp_path / "kept").read_text("utf-8").splitlines()]
-    assert [(each["levelname"], each["attempt"]) for each in kept] == [("INFO", 1), ("INFO", 2)]
-    assert kept[0]["shown"].endswith("attempt 1: to be tried again after 0.2 s")
+    records = [json.loads(line) for line in kept(tmp_path, 2)]
+    assert [(each["levelname"], each["attempt"]) for each in records] == [("INFO", 1), ("INFO", 2)]
+    assert records[0]["shown"].endswith("attempt 1: to be tried again after 0.2 s")
 
 
 def test_a_configuration_that_disables_loggers_leaves_this_one(
@@ -141,7 +163,7 @@ def test_a_configuration_that_disables_loggers_leaves_this_one(
     working(LISTENS)
     for name in ("breaks_async", "configures", "breaks_async"):
         jobs.end(jobs.run("python", name))
-    assert len((tmp_path / "kept").read_text("utf-8").splitlines()) == 2
+    assert len(kept(tmp_path, 2)) == 2
 
 
 def test_where_nobody_listens_it_is_one_line_of_the_console(jobs: Jobs, working: Any) -> None:
@@ -169,7 +191,9 @@ def test_an_application_that_logs_to_the_console_has_the_traceback_there_once(
     worker = working(OWN_SETUP)
     run = jobs.run("python", "breaks_async")
     told = jobs.end(run)
-    words = said(worker, run)
+    said(worker, run)
+    assert worker.stop() == 0
+    words = worker.console.read_text("utf-8")
     assert words.count(f"app says ERROR alice.{told['job']} run {run}, attempt 1: failed\n") == 1
     assert words.count("Traceback") == 1
 
@@ -184,3 +208,40 @@ def test_logging_that_breaks_keeps_no_run_from_ending(
     run = jobs.run("python", name, {"how": "at once"} if name == "fail" else {})
     told = jobs.end(run)
     assert (told["outcome"], told["reason"]) == ("failed", "exception")
+
+
+@pytest.mark.parametrize("name", ["breaks_async", "breaks_connected_async"])
+def test_slow_logging_holds_up_neither_other_runs_nor_the_stop(
+    jobs: Jobs, working: Any, tmp_path: Path, name: str
+) -> None:
+    worker = working(SLOW, TEST_SECONDS="60")
+    for _ in range(2):
+        jobs.end(jobs.run("python", name))
+    assert kept(tmp_path, 1)
+    assert jobs.end(jobs.run("python", "beneath", timeout="5 s"))["outcome"] == "succeeded"
+    assert worker.stop(limit=10) == 0
+
+
+def test_what_async_handlers_raise_is_logged_in_order_also_at_the_end(
+    jobs: Jobs, working: Any, tmp_path: Path
+) -> None:
+    worker = working(SLOW, TEST_SECONDS="0.1")
+    name = jobs.add("python", "breaks_async")
+    runs = [jobs.start(name) for _ in range(6)]
+    for run in runs:
+        jobs.end(run)
+    assert worker.stop() == 0
+    ended = [str(event["run_id"]) for event in worker.events("end")]
+    assert kept(tmp_path, 0) == ended
+
+
+def test_what_logging_has_no_room_for_is_in_the_ledger_and_that_is_said_once(
+    jobs: Jobs, working: Any, tmp_path: Path
+) -> None:
+    worker = working(SLOW, TEST_SECONDS="60")
+    name = jobs.add("python", "breaks_async")
+    jobs.owner.execute("select rowcron.run_now(%s) from generate_series(1, 120)", (name,))
+    query = "select count(*) from rowcron.history where job = %s and outcome = 'failed'"
+    wait_until(lambda: jobs.db.execute(query, (name,)).fetchone() == (120,), what="all")
+    assert len(worker.events("behind")) == 1
+    assert len(kept(tmp_path, 1)) == 1

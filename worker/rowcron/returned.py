@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from rowcron.capture import describe, frames, result_and_output, tail
@@ -41,11 +42,16 @@ def dismiss(value: Any) -> None:
         value.close()
 
 
-def failure(run: Run, error: BaseException) -> Outcome:
-    """Log that a handler raised, and return the outcome, whatever the exception's own code does."""
+def failure(
+    run: Run, error: BaseException, told: Callable[[Run, BaseException], None] | None = None
+) -> Outcome:
+    """Log that a handler raised, and return the outcome, whatever the exception's own code does.
+
+    `told` logs in place of `tell`, for whom that must not hold up.
+    """
     if run.stopping is not None and isinstance(error, Cancel | Snooze):
         return stopped(run)  # no plan any more: a timeout that is put off would never be counted
-    tell(run, error)
+    (told or tell)(run, error)
     try:
         if isinstance(error, Abandon):
             return Outcome("fatal", "abandoned", describe(error))

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import Any, cast
 
 from rowcron import forked
@@ -27,6 +28,7 @@ from rowcron.handlers import HANDLERS, Handler
 from rowcron.models import Outcome, Run
 from rowcron.pools import Pools
 from rowcron.returned import dismiss, failure, success
+from rowcron.telling import Teller
 from rowcron.threads import Stop, Threads
 
 
@@ -53,6 +55,8 @@ class Executor:
         settings = self.host.settings
         self.loop = asyncio.get_running_loop()
         self.generation = forked.generation
+        self.teller = Teller(self.host.log)
+        self.failed = partial(failure, told=self.teller.tell)  # in the loop
         self.threads = Threads(settings.concurrency, self._call, self._answered)
         if settings.handler_database_url is not None:
             info = conninfo(settings.handler_database_url, "handler-database-url")
@@ -61,6 +65,7 @@ class Executor:
     async def close(self) -> None:
         """Let go of threads and connections."""
         self.threads.close()
+        self.teller.close()
         if self.pools is not None:
             await self.pools.close()
 
@@ -118,12 +123,12 @@ class Executor:
                     run,
                     lambda connection: self._settled(handler, run, connection),
                     success,
-                    failure,
+                    self.failed,
                 )
         except BaseException as error:  # sys.exit() of a handler must not end the worker
             forked.end_if_forked(self.generation, error)
             stops = run.stopping and isinstance(error, asyncio.CancelledError)
-            outcome = stopped(run) if stops else failure(run, error)
+            outcome = stopped(run) if stops else self.failed(run, error)
         self.host.done(run, outcome)
 
     async def _settled(self, handler: Handler, run: Run, connection: Any) -> Any:
