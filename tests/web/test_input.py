@@ -120,9 +120,29 @@ def test_an_instant_that_is_not_iso_is_not_guessed(api: httpx.Client, job: str, 
     ):  # fmt: skip
         problem = answer.json()
         assert (answer.status_code, problem.get("field")) == (422, field)
-        assert problem["hint"] == "For example 2030-12-24T18:00:00+00:00."
+        assert problem["hint"] == "For example 2030-12-24T18:00:00Z."
     described = api.get("/api/openapi.json").json()["components"]["schemas"]["Enqueue"]
     assert "infinity" not in str(described["properties"]["due_at"])
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "01.12.2026", "-infinity", ""])
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [("history", "since until"), ("jobs/{}/occurrences", "from until"), ("schedule/next", "after")],
+)
+def test_nor_is_one_of_a_query(
+    api: httpx.Client, job: str, path: str, names: str, text: str
+) -> None:
+    given = dict.fromkeys(names.split(), "2090-01-02") | {"schedule": "@daily"}
+    path = "/api/" + path.format(job.rpartition("/")[2])
+    assert api.get(path, params=given).status_code == 200
+    for name in names.split():
+        answer = api.get(path, params=given | {name: text})
+        problem = answer.json()
+        assert (answer.status_code, problem.get("field")) == (422, name), answer.text
+        assert problem["hint"] == "For example 2030-12-24T18:00:00Z."
+        taken = api.get(path, params=given | {name: "infinity"}).status_code
+        assert (taken != 422) == ((path, name) == ("/api/history", "until"))
 
 
 @pytest.mark.parametrize(

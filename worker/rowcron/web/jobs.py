@@ -16,10 +16,10 @@ from rowcron.web.auth import Who
 from rowcron.web.problems import Refusal, documented
 from rowcron.web.queries import CHANGES, JOB, STATE
 from rowcron.web.raw import MOST, Raw, decode_cursor, items, json_row, json_rows, page
+from rowcron.web.simple import Start
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 JobId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The job's number.")]
-Instant = Annotated[str, Query(examples=["2026-11-24T00:00:00Z"])]
 
 _LIST = """
   select
@@ -116,8 +116,8 @@ async def read_state(who: Who, job: JobId) -> Response:
 async def list_occurrences(
     who: Who,
     job: JobId,
-    from_: Annotated[Instant, Query(alias="from")],
-    until: Instant,
+    from_: Annotated[Start, Query(alias="from")],
+    until: Start,
 ) -> Response:
     """List what became, becomes and will become of each occurrence; 10,000 at most."""
     async with who.ask() as asker:

@@ -22,6 +22,7 @@ from rowcron.web.raw import (
     page,
 )
 from rowcron.web.run_write import no_key
+from rowcron.web.simple import End, Start
 
 router = APIRouter(prefix="/api", tags=["runs"])
 RunNumber = Annotated[int, Path(ge=1, le=2**63 - 1, description="The run's number.")]
@@ -162,8 +163,8 @@ async def list_history(
     job: Annotated[str | None, Query(description="The job's name.")] = None,
     job_id: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     owner: str | None = None,
-    since: Annotated[str | None, Query(examples=["2026-11-24T00:00:00Z"])] = None,
-    until: Annotated[str | None, Query(examples=["2026-11-25T00:00:00Z"])] = None,
+    since: Start | None = None,
+    until: End | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST)] = 50,
     cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
 ) -> Response:

@@ -1,4 +1,4 @@
-"""The simple types that bodies and answers share."""
+"""The simple types that bodies, queries and answers share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ISO = re.compile(
 def _iso(text: str) -> str:
     """Refuse what PostgreSQL would read as it may: `tomorrow`; `01.02.2030` as of January."""
     if _ISO.fullmatch(text) is None:
-        hint = {"hint": "For example 2030-12-24T18:00:00+00:00."}
+        hint = {"hint": "For example 2030-12-24T18:00:00Z."}
         raise PydanticCustomError("instant", "not an instant in ISO 8601", hint)
     return text
 
@@ -31,15 +31,13 @@ Int8 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Instant = Annotated[
     str,
-    Field(
-        description="An instant; ISO 8601, or `infinity`.", examples=["2030-12-24T18:00:00+00:00"]
-    ),
+    Field(description="An instant; ISO 8601, or `infinity`.", examples=["2030-12-24T18:00:00Z"]),
 ]
 End = Annotated[Instant, AfterValidator(_iso_or_infinity)]  # as sent
 Start = Annotated[
     str,
     AfterValidator(_iso),
-    Field(description="An instant; ISO 8601.", examples=["2030-12-24T18:00:00+00:00"]),
+    Field(description="An instant; ISO 8601.", examples=["2030-12-24T18:00:00Z"]),
 ]
 Length = Annotated[
     str,

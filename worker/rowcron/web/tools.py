@@ -14,6 +14,7 @@ from rowcron.web.auth import Who
 from rowcron.web.bodies import Hold, Text
 from rowcron.web.problems import documented, problem_of
 from rowcron.web.raw import items, json_rows
+from rowcron.web.simple import Start
 
 router = APIRouter(prefix="/api", tags=["schedules"])
 whole = APIRouter(prefix="/api", tags=["the whole"])
@@ -80,7 +81,7 @@ async def next_runs(
     schedule: Schedule,
     timezone: Zone = "UTC",
     count: Annotated[int, Query(ge=1, le=1000)] = 10,
-    after: Annotated[str | None, Query(examples=["2026-11-24T00:00:00Z"])] = None,
+    after: Start | None = None,
     name: Annotated[str | None, Query(description="The job's name: spreads H.")] = None,
     on_gap: str | None = None,
     on_fold: str | None = None,
