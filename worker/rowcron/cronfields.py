@@ -36,7 +36,7 @@ class Field(NamedTuple):
 
 MONTHS = tuple("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split())
 DAYS = tuple("SUN MON TUE WED THU FRI SAT".split())
-MONTH_END = "L|LW|L-0?([1-9]|[12][0-9]|30)|0?([1-9]|[12][0-9]|3[01])W"
+MONTH_END = "L|LW|L-(0?[1-9]|[12][0-9]|30)|(0?[1-9]|[12][0-9]|3[01])W"
 WEEKDAY = rf"0?[0-7]|{'|'.join(DAYS)}"
 FIELDS = (
     Field("second", "0-59", 0, 59),

@@ -1,7 +1,7 @@
 """Intervals of `@every` and `@after`, without a database.
 
 This is `rowcron._parse_interval` (sql/024) once more, and of PostgreSQL's own reader what people
-write: numbers with units, a clock behind them, and ISO 8601 with its letters. A test compares.
+write: numbers with units, a clock among them, and ISO 8601 with its letters. A test compares.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ SECONDS = {
 }
 DAYS = {"day": 1, "week": 7}
 MONTHS = {"month": 1, "year": 12, "decade": 120, "century": 1200, "millennium": 12000}
+LONG = {"day": Fraction(1), "week": Fraction(7), "month": Fraction(30)}
 SPELT = {
     "microsecond": "us usec usecs usecond useconds microsecond microseconds",
     "millisecond": "ms msec msecs msecond mseconds millisecond milliseconds",
@@ -41,14 +42,19 @@ SPELT = {
 WORDS = {word: unit for unit, words in SPELT.items() for word in words.split()}
 FINER = ("millisecond", "microsecond")
 LETTERS = {"Y": "year", "W": "week", "D": "day", "H": "hour", "S": "second"}
-CLOCK = re.compile(r"(?:([0-9]+) +)?([0-9]+):([0-5]?[0-9])(?::([0-5]?[0-9](?:\.[0-9]*)?))?")
+# Hours and minutes, perhaps seconds; with a fraction but one colon these are minutes and seconds.
+CLOCK = re.compile(
+    r"(?:([0-9]+) +)?([0-9]+):([0-5]?[0-9]|60(?=\.))"
+    r"(?:(\.[0-9]*)|:((?:[0-5]?[0-9]|60)(?:\.[0-9]*)?))?(?: +|$)"
+)
 # A digit or a point next to letters begins a date, unless these are a word that dates have, too.
 PART = re.compile(
     r"([0-9]+(?:\.[0-9]+|\.(?= ))?|\.[0-9]+) *((?:[dhmsy]|mon|dec)(?=[0-9])|[a-z]+(?![a-z0-9.])) *",
     re.I,
 )
-ISO = re.compile(r"P((?:[0-9]+(?:\.[0-9]+)?[YMWD])*)(?:T((?:[0-9]+(?:\.[0-9]+)?[HMS])*))?")
-ISO_PART = re.compile(r"([0-9.]+)([A-Z])")
+NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[Ee][0-9]{1,3})?"
+ISO = re.compile(rf"P((?:{NUMBER}[YMWD])*)(?:T((?:{NUMBER}[HMS])*))?")
+ISO_PART = re.compile(rf"({NUMBER})([A-Z])")
 
 
 class Interval(NamedTuple):
@@ -94,25 +100,39 @@ def _iso(text: str) -> list[tuple[str, Fraction]] | None:
 
 
 def _words(text: str) -> list[tuple[str, Fraction]] | None:
-    """Numbers with units, none twice, and at the end perhaps a clock."""
+    """Numbers with units, none twice, and somewhere among them perhaps a clock."""
     parts: list[tuple[str, Fraction]] = []
     units: list[str] = []
-    place = 0
-    while part := PART.match(text, place):
-        unit = WORDS.get(part[2].lower())
-        if unit is None:
-            raise BadSchedule(f'unknown unit "{part[2]}" in "{text}", for example 90 seconds')
-        parts.append((unit, Fraction(part[1].removesuffix("."))))
-        units += [unit, *(FINER if unit == "second" and "." in part[1] else ())]
-        place = part.end()
-    if clock := CLOCK.fullmatch(text, place):
-        days, hours, minutes, seconds = (
-            Fraction(part.removesuffix(".")) for part in clock.groups("0")
-        )
-        parts += [("hour", hours), ("minute", minutes), ("second", seconds)]
-        units += ["hour", "minute", "second", *FINER]
-        if clock[1]:
-            parts.append(("day", days))
-            units.append("day")
-        place = clock.end()
-    return parts if parts and place == len(text) and len(set(units)) == len(units) else None
+    place, has_clock = 0, False
+    while place < len(text):
+        if part := PART.match(text, place):
+            unit = WORDS.get(part[2].lower())
+            if unit is None:
+                raise BadSchedule(f'unknown unit "{part[2]}" in "{text}", for example 90 seconds')
+            amount = Fraction(part[1].removesuffix("."))
+            if has_clock and unit in LONG:  # PostgreSQL reads from the end; a clock then sets
+                amount = int(amount * LONG[unit]) / LONG[unit]  # what of a day was left over
+            parts.append((unit, amount))
+            units += [unit, *(FINER if unit == "second" and "." in part[1] else ())]
+            place = part.end()
+        elif clock := CLOCK.match(text, place):
+            read = _clock(clock)
+            if read is None:
+                return None
+            parts += read
+            units += [*(unit for unit, _ in read), *FINER]
+            place, has_clock = clock.end(), True
+        else:
+            return None
+    return parts if parts and len(set(units)) == len(units) else None
+
+
+def _clock(found: re.Match[str]) -> list[tuple[str, Fraction]] | None:
+    days, hours, minutes, fraction, seconds = found.groups()
+    if fraction is not None:
+        hours, minutes, seconds = "0", hours, minutes + fraction
+        if int(minutes) > 59:
+            return None
+    read = [("hour", hours), ("minute", minutes), ("second", (seconds or "0").removesuffix("."))]
+    read += [] if days is None else [("day", days)]
+    return [(unit, Fraction(amount)) for unit, amount in read]
