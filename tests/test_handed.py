@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from harness import wait_until
@@ -119,3 +121,53 @@ def test_what_a_handler_leaves_in_its_transaction_is_its_own_fault(
     run = jobs.run("python", f"end_early{kind}", {"how": ["set transaction read only"]})
     entry = jobs.end(run)
     assert (entry["outcome"], entry["reason"], entry["attempt"]) == ("failed", "exception", 1)
+
+
+@both
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+def test_what_binds_a_handlers_statements_does_not_bind_its_record(
+    jobs: Jobs, start: Start, kind: str, limit: str
+) -> None:
+    """Its owner's open edit of a job @after is waited for, in the one attempt that there is."""
+    start("--poll", "0.5")
+    how = [f"set local {limit} = '5s'", "select pg_advisory_xact_lock(7007)"]
+    how += [f"set local {limit} = '100ms'"]
+    jobs.db.execute("select pg_advisory_lock(7007)")
+    name = jobs.add("python", f"end_early{kind}", args={"how": how}, schedule="@after 1 hour")
+    jobs.db.execute("update rowcron.agenda set next_run_at = clock_timestamp()")
+    waits = "select 1 from pg_locks where locktype = %s and not granted"
+    wait_until(lambda: jobs.db.execute(waits, ("advisory",)).fetchone(), what="the handler")
+    (run,) = jobs.db.execute("select id from rowcron.run").fetchone() or (0,)
+    with jobs.owner.transaction():
+        jobs.owner.execute("update rowcron.job set ends_at = '2100-01-01' where name = %s", (name,))
+        jobs.db.execute("select pg_advisory_unlock(7007)")
+        wait_until(lambda: jobs.db.execute(waits, ("transactionid",)).fetchone(), what="the record")
+        time.sleep(0.5)  # five times the limit
+        assert jobs.running(run)
+    assert [entry["outcome"] for entry in (jobs.end(run), *jobs.entries(run))[1:]] == ["succeeded"]
+    assert effects(jobs) == [1]
+
+
+@both
+@pytest.mark.parametrize("code", ["55P03", "40001", "40P01"])
+def test_a_record_that_fails_each_time_is_not_tried_without_end(
+    jobs: Jobs, start: Start, kind: str, code: str
+) -> None:
+    start()
+    jobs.db.execute(
+        f"""
+        create function public.refuse() returns trigger language plpgsql as $$
+        begin
+          raise exception using errcode = '{code}', message = 'not now';
+        end
+        $$;
+        create trigger refuse before insert on rowcron.ledger
+        for each row when (new.outcome = 'succeeded') execute function public.refuse()
+        """.encode()
+    )
+    run = jobs.run("python", f"insert{kind}", max_lost=2)
+    entry = jobs.end(run)
+    assert entry["outcome"] == "lost"
+    assert entry["reason"].startswith("its end could not be recorded")
+    assert len(jobs.entries(run)) <= 3
+    assert effects(jobs) == []

@@ -44,7 +44,12 @@ _FINISH = (  # for a cursor
 )
 # Nothing is recorded, and no row comes, where a handler has ended the transaction that was marked.
 # Marked by a setting, as no query may come before SET TRANSACTION ISOLATION LEVEL.
-_FINISH_IN = f"{_FINISH} where pg_catalog.current_setting('rowcron.run_id', true) = %s"
+# What the handler, or its login's default, allows its own statements must not bind ours: its
+# owner's open edit of a job may be in the way. The run's own timeout still cancels it.
+_FINISH_IN = (
+    "set local lock_timeout = 0; set local statement_timeout = 0; "
+    f"{_FINISH} where pg_catalog.current_setting('rowcron.run_id', true) = %s"
+)
 # as JSON an instant is written the same in every DateStyle
 _EXECUTE = "select outcome, final, error, to_json(next_due_at) #>> '{}' from rowcron.execute"
 # Whatever the login's default is: in an older snapshot no try after a serialization failure would
@@ -165,7 +170,10 @@ def mark(run: Run) -> str:
 
 
 def finish_in(run: Run, outcome: Outcome) -> tuple[str, tuple[str | None, ...]]:
-    """Return `rowcron.finish` for one run, for the transaction that was marked."""
+    """Return `rowcron.finish` for one run, for the transaction that was marked.
+
+    Several statements in one message, as a client cursor sends them; the last one answers.
+    """
     return _FINISH_IN, (*_finish_values(run, outcome), str(run.run_id))
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import AsyncCursor, Cursor
+from psycopg import AsyncClientCursor, ClientCursor
 from psycopg.rows import tuple_row
 
 from rowcron.database import finish_in, mark
@@ -32,6 +32,8 @@ CLOSED = (
 )
 # Of what is worth trying again, these may come of what the handler has set in its transaction.
 ITS_OWN = ("57014", "25006")  # query_canceled, read_only_sql_transaction
+# Neither of a handler nor of the settings that bind it: insufficient resources, system errors.
+NO_ROOM = ("53", "58")
 Describe = Callable[[Any], Outcome]
 Failure = Callable[[Run, BaseException], Outcome]
 
@@ -74,12 +76,15 @@ class Attempt:
     def _unrecorded(self, cause: Unavailable) -> Outcome:
         """Return the outcome of a run for whose record there is no room, say.
 
-        Not the handler's fault, so not counted. All that it did here is rolled back, but it may
-        have done more elsewhere: a loss, whose own record waits until there is room again.
+        All that it did here is rolled back, but it may have done more elsewhere: a loss. Where
+        there is no room it is not counted, as its own record waits until there is. Anything else
+        may meet each attempt, which must not go on without end: that is counted.
         """
         if not self.run.begun:
             return unavailable(cause)
-        return Outcome("stopped", "its end could not be recorded", cause.message)
+        no_room = cause.code is not None and cause.code[:2] in NO_ROOM
+        outcome = "stopped" if no_room else "lost"
+        return Outcome(outcome, "its end could not be recorded", cause.message)
 
     @contextmanager
     def handler(self, connection: psycopg.BaseConnection[Any]) -> Iterator[None]:
@@ -92,7 +97,7 @@ class Attempt:
             self.watch.begin(connection)  # the record, COMMIT or ROLLBACK
 
     def report(self, outcome: Outcome) -> tuple[str, tuple[str | None, ...]]:
-        """Return the statement that records the end, which is ours again."""
+        """Return what records the end, which is ours again, for a client cursor."""
         self.ours = True
         return finish_in(self.run, outcome)
 
@@ -121,8 +126,11 @@ def call(
                     with attempt.handler(connection):
                         outcome = told(work(connection))
                     query, values = attempt.report(outcome)
-                    cursor = Cursor(connection, row_factory=tuple_row)
-                    return attempt.recorded(outcome, cursor.execute(query, values).fetchone())
+                    cursor = ClientCursor(connection, row_factory=tuple_row)
+                    cursor.execute(query, values)
+                    while cursor.nextset():
+                        pass
+                    return attempt.recorded(outcome, cursor.fetchone())
             except Exception as error:
                 return attempt.ended(error, connection)
             finally:
@@ -146,8 +154,10 @@ async def await_call(
                     with attempt.handler(connection):
                         outcome = told(await work(connection))
                     query, values = attempt.report(outcome)
-                    cursor = AsyncCursor(connection, row_factory=tuple_row)
+                    cursor = AsyncClientCursor(connection, row_factory=tuple_row)
                     await cursor.execute(query, values)
+                    while cursor.nextset():
+                        pass
                     return attempt.recorded(outcome, await cursor.fetchone())
             except Exception as error:
                 return attempt.ended(error, connection)
