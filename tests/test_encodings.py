@@ -13,7 +13,7 @@ from workers import Jobs, Start, start
 
 __all__ = ["start"]
 
-ARROW = "\N{RIGHTWARDS ARROW}"
+ARROW, SNOWMAN = "\N{RIGHTWARDS ARROW}", "\N{SNOWMAN}"
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def test_what_an_encoding_cannot_hold_costs_no_worker(
     encoded: Callable[[str], Database], start: Start, encoding: str
 ) -> None:
     database = encoded(encoding)
+    is_raw = encoding == "SQL_ASCII"
     with (
         psycopg.connect(database.url("postgres"), autocommit=True, client_encoding="utf8") as db,
         psycopg.connect(database.url("alice"), autocommit=True, client_encoding="utf8") as alice,
@@ -50,14 +51,35 @@ def test_what_an_encoding_cannot_hold_costs_no_worker(
         worker = start(url=database.url(WORKER), PGCLIENTENCODING="latin1")
         entry = jobs.end(jobs.run("python", "speak"))
         assert entry["outcome"] == "succeeded"
-        if encoding == "SQL_ASCII":  # converts nothing
-            assert entry["result"].startswith(ARROW)
-        else:
-            assert "the report could not be stored" in entry["error"]
+        # SQL_ASCII converts nothing
+        assert entry["result"] == (f"{ARROW} {SNOWMAN}" if is_raw else r"\u2192 \u2603")
+        raised = jobs.end(jobs.run("python", "raise_foreign"))
+        assert "Traceback" in raised["error"]
+        assert f"ValueError: {SNOWMAN if is_raw else ascii(SNOWMAN)[1:-1]}" in raised["error"]
         assert jobs.end(jobs.run("python", "nothing"))["outcome"] == "succeeded"
         assert jobs.end(jobs.run("sql", "select 1"))["outcome"] == "succeeded"
         assert worker.stop() == 0
         assert not worker.events("defect")
+
+
+@pytest.mark.parametrize(("how", "outcome"), [("Snooze", "released"), ("RetryAfter", "failed")])
+def test_a_pause_is_kept_when_its_reason_cannot_be_stored(
+    encoded: Callable[[str], Database], start: Start, how: str, outcome: str
+) -> None:
+    database = encoded("LATIN1")
+    with (
+        psycopg.connect(database.url("postgres"), autocommit=True, client_encoding="utf8") as db,
+        psycopg.connect(database.url("alice"), autocommit=True, client_encoding="utf8") as alice,
+    ):
+        jobs = Jobs(alice, db)
+        worker = start(url=database.url(WORKER))
+        run = jobs.run("python", "raise_foreign", {"how": how}, max_attempts=2)
+        entry = worker.wait_for("end", run_id=run)
+        assert entry["outcome"] == outcome
+        query = "select due_at > now() + interval '50 minutes' from rowcron.run where id = %s"
+        assert wait_until(lambda: db.execute(query, (run,)).fetchone()) == (True,)
+        if how == "RetryAfter":
+            assert r"closed \u2192 tomorrow" in jobs.entries(run)[0]["error"]
 
 
 def test_bytes_that_are_no_text_cost_nobody_else_a_run(

@@ -405,3 +405,14 @@ async def look_round_async(connection: psycopg.AsyncConnection[Any]) -> str:
 def speak() -> str:
     """Return what few encodings can hold."""
     return "\N{RIGHTWARDS ARROW} \N{SNOWMAN}"
+
+
+@handler
+def raise_foreign(how: str = "") -> None:
+    """Raise with a text that few encodings can hold."""
+    text = "closed \N{RIGHTWARDS ARROW} tomorrow"
+    if how == "Snooze":
+        raise Snooze(3600, text)
+    if how == "RetryAfter":
+        raise RetryAfter(3600, text)
+    raise ValueError("\N{SNOWMAN}")

@@ -26,6 +26,7 @@ from rowcron.errors import (
 )
 from rowcron.link import Link
 from rowcron.models import Outcome, Recorded, Run
+from rowcron.unstored import in_ascii, plain
 from rowcron.wake import Outage, pause_after
 
 LARGEST = 2_000  # reports in one statement
@@ -158,7 +159,7 @@ class Reporter:
     ) -> None:
         """One report that the database cannot take must not keep the others from being taken.
 
-        Without what cannot be stored, if that is the reason; else later, by itself.
+        In ASCII or without what cannot be stored, if that is the reason; else later, by itself.
         """
         locked = error.code == LOCKED  # by its owner, who may keep it so for hours
         if len(batch) > 1:
@@ -170,14 +171,15 @@ class Reporter:
         run, outcome = batch[0]
         is_plain = outcome.reason == "report"
         if not locked and not is_plain and is_about_data(error):
-            await self._send([(run, _plain(outcome, outcome.outcome, error))], refusals, taken)
+            again = in_ascii(outcome) or plain(outcome, outcome.outcome, error)
+            await self._send([(run, again)], refusals, taken)
             return
         if refusals == 0:
             taken = self._taken
         refusals += 1
         most = REFUSALS_OF_ALL if self._taken == taken else REFUSALS
         if not locked and refusals >= most and not (is_plain and outcome.outcome == "fatal"):
-            await self._send([(run, _plain(outcome, "fatal", error))], refusals, taken)
+            await self._send([(run, plain(outcome, "fatal", error))], refusals, taken)
             return
         if not locked and refusals == 1:
             text = f"the report of run {run.run_id} is refused, trying again: {error.message}"
@@ -197,11 +199,3 @@ class Reporter:
         report, refusals, taken = doubted
         await self._send([report], refusals, taken)
         self.aside -= 1
-
-
-def _plain(outcome: Outcome, as_what: str, error: RowcronError) -> Outcome:
-    """Return a report of this outcome that holds nothing but why it could not be stored itself."""
-    if outcome.reason == "report":
-        return Outcome(as_what, "report", outcome.error)
-    text = f"{outcome.outcome}, but the report could not be stored: {error.message}"
-    return Outcome(as_what, "report", text.encode("ascii", "backslashreplace").decode())
