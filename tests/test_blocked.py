@@ -75,6 +75,36 @@ def test_a_report_is_not_held_up_by_another_run_that_its_owner_has_locked(
     assert len(jobs.entries(mine)) == 1
 
 
+def test_an_owner_who_has_locked_many_runs_holds_up_no_others(
+    jobs: Jobs, start: Start, bob: psycopg.Connection[Any]
+) -> None:
+    """A look at a lock takes half a second: not one a run, however many they are."""
+    start("--kind", "python", "--concurrency", "100", "--poll", "0.5")
+    jobs.db.execute("grant rowcron_user, rowcron_python to bob")
+    bobs = Jobs(bob, jobs.db)
+    name = jobs.add("python", "sleep_async", args={"seconds": 2})
+    mine = [jobs.start(name) for _ in range(40)]
+    count = "select count(*) from rowcron.run where state = 'running'"
+    wait_until(lambda: jobs.db.execute(count).fetchone() == (40,), what="all to run")
+    jobs.owner.execute("begin")
+    jobs.owner.execute("select count(rowcron.cancel(id)) from rowcron.run")
+    name = bobs.add("python", "nothing")
+    time.sleep(2.5)  # their reports are refused meanwhile
+    waits = []
+    for _ in range(10):
+        begin = time.monotonic()
+        assert bobs.end(bobs.start(name))["outcome"] == "succeeded"
+        waits.append(time.monotonic() - begin)
+    assert max(waits) < 2.5, waits
+    assert sum(waits) < 10, waits
+    assert jobs.db.execute(count).fetchone() == (40,)
+    jobs.owner.execute("rollback")
+    begin = time.monotonic()
+    assert {jobs.end(run)["outcome"] for run in mine} == {"succeeded"}
+    assert time.monotonic() - begin < 5
+    assert {len(jobs.entries(run)) for run in mine} == {1}
+
+
 def test_what_counts_from_the_end_sees_what_became_of_its_job(
     jobs: Jobs, worker: psycopg.Connection[Any], connect: Connect
 ) -> None:

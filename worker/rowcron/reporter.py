@@ -25,6 +25,7 @@ from rowcron.errors import (
     is_about_data,
 )
 from rowcron.link import Link
+from rowcron.locked import Locked, Report
 from rowcron.models import Outcome, Recorded, Run
 from rowcron.unstored import in_ascii, plain
 from rowcron.wake import Outage, pause_after
@@ -39,15 +40,13 @@ ENDED = {
 }
 
 LOCKED = "55P03"  # lock_not_available: a row, for longer than `finish` waits
-PAUSE = 0.2  # seconds until the report of such a run is tried again
 # So often a report is refused before it becomes one of a failure: after some seconds if others were
 # taken meanwhile, so that it is not the database; else after more than a minute.
 REFUSALS, REFUSALS_OF_ALL = 5, 20
 # Away, or restored, upgraded or granted just now: it was there before.
 WAITED_OUT = (Unavailable, NotInstalled, NotPermitted, WrongVersion)
 
-Report = tuple[Run, Outcome]
-# with how often it was refused, and how many batches had been taken before that
+# A report with how often it was refused, and how many batches had been taken before that
 Doubted = tuple[Report, int, int]
 
 
@@ -79,10 +78,11 @@ class Reporter:
         self.outage = outage
         self.pending: deque[Report] = deque()
         self.sending = 0
-        self.aside = 0  # refused, and not tried again yet
+        self._refused = 0  # and not tried again yet
         self._doubted: deque[Doubted] = deque()
         self._taken = 0
         self._wanted = asyncio.Event()
+        self._locked = Locked(self._wanted.set)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -95,8 +95,13 @@ class Reporter:
 
     @property
     def backlog(self) -> int:
-        """How many are not answered yet, without those that were refused."""
+        """How many are not answered yet, without those put aside."""
         return len(self.pending) + self.sending
+
+    @property
+    def aside(self) -> int:
+        """How many were refused or wait for a lock, and are not tried again yet."""
+        return self._refused + self._locked.count
 
     async def flushed(self) -> None:
         """Wait until everything is answered."""
@@ -106,15 +111,15 @@ class Reporter:
         """Send until cancelled."""
         while True:
             await self._wanted.wait()
-            while self.pending or self._doubted:
+            while self.pending or self._doubted or self._locked.due:
                 await self.told.begun()
-                batch = self._next_batch()
-                self.sending = len(batch)
-                if batch:
-                    await self._send(batch)
-                self.sending = 0
-                if self._doubted:  # one between two batches: it may wait for a lock
+                batch = self._locked.keep(self._next_batch())
+                await self._send_counted(batch)
+                if self._doubted:
                     await self._send_again(self._doubted.popleft())
+                if self._locked.due:  # one between two batches: they wait for it
+                    await self._send_counted(self._locked.take())
+                    self._locked.tried()
                 self.told.batch_ended()
             self._wanted.clear()
             if not self.aside:
@@ -132,6 +137,12 @@ class Reporter:
                     weight += len(text)
         return batch
 
+    async def _send_counted(self, batch: list[Report]) -> None:
+        self.sending = len(batch)
+        if batch:
+            await self._send(batch)
+        self.sending = 0
+
     async def _send(self, batch: list[Report], refusals: int = 0, taken: int = -1) -> None:
         again = False
         while True:
@@ -139,7 +150,10 @@ class Reporter:
                 verdicts = await database.finish_many(self.link, batch[0][0].member.id, batch)
                 break
             except RowcronError as error:
-                if not isinstance(error, WAITED_OUT) or error.code == LOCKED:
+                if error.code == LOCKED:
+                    await self._send_by_owner(batch)
+                    return
+                if not isinstance(error, WAITED_OUT):
                     await self._send_otherwise(batch, error, refusals, taken)
                     return
                 again = again or isinstance(error, Unavailable)
@@ -154,6 +168,17 @@ class Reporter:
             else:
                 self.told.refused(run, outcome, again=again)
 
+    async def _send_by_owner(self, batch: list[Report]) -> None:
+        """What is locked, its owner has locked: only that one's reports wait."""
+        owners: dict[str, list[Report]] = {}
+        for report in batch:
+            owners.setdefault(report[0].owner, []).append(report)
+        if len(owners) == 1:
+            self._locked.put(batch)
+            return
+        for reports in owners.values():
+            await self._send(reports)
+
     async def _send_otherwise(
         self, batch: list[Report], error: RowcronError, refusals: int, taken: int
     ) -> None:
@@ -161,16 +186,14 @@ class Reporter:
 
         In ASCII or without what cannot be stored, if that is the reason; else later, by itself.
         """
-        locked = error.code == LOCKED  # by its owner, who may keep it so for hours
         if len(batch) > 1:
-            # halves find it soonest; but each look at a lock takes half a second
-            size = 1 if locked else (len(batch) + 1) // 2
+            size = (len(batch) + 1) // 2  # halves find it soonest
             for start in range(0, len(batch), size):
                 await self._send(batch[start : start + size])
             return
         run, outcome = batch[0]
         is_plain = outcome.reason == "report"
-        if not locked and not is_plain and is_about_data(error):
+        if not is_plain and is_about_data(error):
             again = in_ascii(outcome) or plain(outcome, outcome.outcome, error)
             await self._send([(run, again)], refusals, taken)
             return
@@ -178,18 +201,17 @@ class Reporter:
             taken = self._taken
         refusals += 1
         most = REFUSALS_OF_ALL if self._taken == taken else REFUSALS
-        if not locked and refusals >= most and not (is_plain and outcome.outcome == "fatal"):
+        if refusals >= most and not (is_plain and outcome.outcome == "fatal"):
             await self._send([(run, plain(outcome, "fatal", error))], refusals, taken)
             return
-        if not locked and refusals == 1:
+        if refusals == 1:
             text = f"the report of run {run.run_id} is refused, trying again: {error.message}"
             self.outage.log.event(
                 "unstored", text, "warning", run_id=run.run_id, code=error.code, detail=error.detail
             )
-        self.aside += 1
-        pause = PAUSE if locked else pause_after(refusals)
+        self._refused += 1
         doubted = (run, outcome), refusals, taken
-        asyncio.get_running_loop().call_later(pause, self._doubt, doubted)
+        asyncio.get_running_loop().call_later(pause_after(refusals), self._doubt, doubted)
 
     def _doubt(self, doubted: Doubted) -> None:
         self._doubted.append(doubted)
@@ -198,4 +220,4 @@ class Reporter:
     async def _send_again(self, doubted: Doubted) -> None:
         report, refusals, taken = doubted
         await self._send([report], refusals, taken)
-        self.aside -= 1
+        self._refused -= 1
