@@ -6,6 +6,7 @@ import time
 
 import psycopg
 
+from harness import wait_until
 from workers import Jobs, Start, jobs, start
 
 __all__ = ["jobs", "start"]
@@ -70,4 +71,34 @@ def test_what_all_reports_meet_makes_none_of_them_a_failure(jobs: Jobs, start: S
     time.sleep(6)
     jobs.db.execute("drop trigger forbid on rowcron.ledger")
     assert jobs.end(run)["outcome"] == "succeeded"
+    assert worker.stop() == 0
+
+
+def test_reports_that_are_refused_do_not_gather_without_end(jobs: Jobs, start: Start) -> None:
+    """Beyond a bound nothing is claimed until there is room again."""
+    forbid(jobs.db)
+    name = jobs.add("python", "whole")
+    enqueue = """
+      select count(rowcron.enqueue(%s, '{"bad": 1}', owner => 'alice'))
+      from generate_series(1, 5000)
+    """
+    jobs.db.execute(enqueue, (name,))
+    last = jobs.run("python", "nothing", priority=-1)
+    worker = start("--kind", "python", "--poll", "0.5", "--concurrency", "50")
+    query = "select count(*) from rowcron.run where state = 'running'"
+
+    def held() -> int:
+        (count,) = jobs.db.execute(query).fetchone() or (0,)
+        return int(count)
+
+    wait_until(lambda: held() > 2_100, what="reports to gather")
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        assert held() < 2_100 + 1_000  # the last claim may bring more than there is room for
+        time.sleep(0.2)
+    jobs.db.execute("drop trigger forbid on rowcron.ledger")
+    assert jobs.end(last, 60)["outcome"] == "succeeded"
+    wait_until(lambda: held() == 0, what="the end of all")
+    outcomes = "select outcome, count(*) from rowcron.ledger where job = %s group by 1"
+    assert jobs.db.execute(outcomes, (name,)).fetchall() == [("succeeded", 5000)]
     assert worker.stop() == 0

@@ -47,9 +47,13 @@ class Claims:
 
     @property
     def is_choked(self) -> bool:
-        """Whether the database takes reports too slowly for more runs to be worth claiming."""
-        most = self.running.settings.concurrency
-        return self.running.reporter.backlog > 2 * most + MOST_REPORTS
+        """Whether the database takes reports too slowly for more runs to be worth claiming.
+
+        Those put aside count, too, as each is held here and its run in the database: one that is
+        refused on and on becomes one of a failure in the end, and the room comes back.
+        """
+        most, reporter = self.running.settings.concurrency, self.running.reporter
+        return reporter.backlog + reporter.aside > 2 * most + MOST_REPORTS
 
     async def take(self, capacity: int, kinds: str | None = None, *, ahead: bool = False) -> int:
         """Claim up to so many runs of these kinds, as an array's text; return how many came."""
