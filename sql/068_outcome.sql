@@ -241,7 +241,9 @@ begin
     reason := concat_ws('; ', reason, 'job deleted');
     outcome := case when outcome = 'released' then 'cancelled' else outcome end;
   elsif outcome = 'released' then
-    again_at := coalesce(at + pause, live.due_at);
+    -- what counts nothing would else come again for ever, at once
+    again_at := case when pause is null then live.due_at
+      else at + greatest(pause, interval '1 second') end;
   elsif outcome = 'failed' then
     live.failures := live.failures + 1;
     if live.failures < job.max_attempts then

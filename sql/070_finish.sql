@@ -129,7 +129,7 @@ comment on function rowcron.finish(uuid, bigint[], uuid[], text[], text[], text[
   interval[], boolean) is
   'A worker reports ended attempts, many at once. Outcomes: succeeded, failed, fatal (failed, '
     'never again), cancelled, released (given back, not counted: due again as it was, or after '
-      'its retry_after), lost, '
+      'its retry_after, of a second at least), lost, '
       'stopped (lost because its worker was told to stop, not counted against max_lost). accepted = '
         'false: the claim was lost, nothing was recorded. terse: answers only for those that did not '
           'just end as reported. Name the arguments: by position they may be the other finish''s. '

@@ -89,7 +89,11 @@ def test_an_owner_who_has_locked_many_runs_holds_up_no_others(
     jobs.owner.execute("begin")
     jobs.owner.execute("select count(rowcron.cancel(id)) from rowcron.run")
     name = bobs.add("python", "nothing")
-    time.sleep(2.5)  # their reports are refused meanwhile
+    waiting = """
+      select count(*) from pg_stat_activity
+      where wait_event_type = 'Lock' and query like '%rowcron.finish(%' and pid <> pg_backend_pid()
+    """
+    wait_until(lambda: jobs.db.execute(waiting).fetchone() != (0,), what="reports to be refused")
     waits = []
     for _ in range(10):
         begin = time.monotonic()

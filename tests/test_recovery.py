@@ -193,7 +193,7 @@ def test_an_outage_longer_than_the_lease_costs_living_workers_nothing(
             jobs.wait_running(run)
         jobs.db.execute("checkpoint")  # commits are asynchronous here
     with outage(mortal):
-        time.sleep(3)
+        time.sleep(3)  # longer than the lease
         workers[0].send(signal.SIGSTOP)
     time.sleep(1)
     workers[0].send(signal.SIGCONT)
@@ -233,7 +233,7 @@ def test_who_finds_nobody_rescues_within_some_seconds_all_the_same(
     run = jobs.run("python", "hang_once")
     jobs.wait_running(run)
     first.kill()
-    time.sleep(4)
+    time.sleep(4)  # its lease, and more than a silence takes to say nothing
     begin = time.monotonic()
     start(*APP)
     assert jobs.end(run)["outcome"] == "succeeded"

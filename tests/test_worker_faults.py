@@ -433,7 +433,7 @@ def test_a_worker_says_once_what_it_waits_for(mortal: MortalServer, start: Start
             jobs.wait_running(run)
         with mortal.without_standby(database):
             wait_until(lambda: len(worker.events("waits")) >= 2, what="both are told of")
-            time.sleep(4)
+            time.sleep(4)  # nobody says it again
             told = worker.events("waits")
         assert 2 <= len(told) <= 3  # reports, the lane, and perhaps what would be claimed
         for event in told:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import psycopg
@@ -108,29 +109,16 @@ def test_an_asked_pause_is_clamped_whatever_it_is(
     bob: psycopg.Connection, hands: Hands, db: psycopg.Connection
 ) -> None:
     add(bob, "job", "x", max_attempts=9)
-    for value, low, high in (
-        (BACK, "-1 s", "1 s"),
-        (FORTH, "23 hours", "1 day"),
-        ("-1 day", "-1 s", "1 s"),
-    ):
+    asked = ((BACK, "-1 s", "1 s"), (FORTH, "23 hours", "1 day"), ("-1 day", "-1 s", "1 s"))
+    for (value, low, high), outcome in product(asked, ("failed", "released")):
         claimed = hands.claim()[-1]
         db.execute(
-            "select rowcron.finish(%s, %s, 'failed', retry_after => %s)",
-            (claimed["run_id"], claimed["token"], value),
+            "select rowcron.finish(%s, %s, %s, retry_after => %s)",
+            (claimed["run_id"], claimed["token"], outcome, value),
         )
         assert only(
             db, "select due_at - clock_timestamp() between %s and %s from rowcron.run", low, high
-        ), value
-        db.execute("delete from rowcron.run")
-        bob.execute("select rowcron.run_now('job')")
-        claimed = hands.claim()[-1]
-        db.execute(
-            "select rowcron.finish(%s, %s, 'released', retry_after => %s)",
-            (claimed["run_id"], claimed["token"], value),
-        )
-        assert only(
-            db, "select due_at - clock_timestamp() between %s and %s from rowcron.run", low, high
-        ), value
+        ), (value, outcome)
         db.execute("delete from rowcron.run")
         bob.execute("select rowcron.run_now('job')")
 

@@ -16,7 +16,6 @@ from rowcron.models import Outcome, Run
 from rowcron.threads import Stop
 
 LONGEST_PAUSE = 86_400.0  # seconds, as the database has it
-SHORTEST_SNOOZE = 1.0  # seconds: what counts nothing would else come again for ever, at once
 
 
 def success(value: Any) -> Outcome:
@@ -61,7 +60,7 @@ def failure(
         later = pause(getattr(error, "seconds", None)) if asks else None
         if isinstance(error, Snooze) and later is not None:
             text = tail(str(error), 1000)
-            return Outcome("released", "snoozed", text, retry_after=max(later, SHORTEST_SNOOZE))
+            return Outcome("released", "snoozed", text, retry_after=later)
         return Outcome("failed", "exception", describe(error), retry_after=later)
     except Stop:
         raise
